@@ -1,0 +1,103 @@
+# Everything runs in .venv; nothing is installed elsewhere except by `make system-deps`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The Python to build .venv with; found by scripts/find_python.sh unless given: make test PYTHON=…
+PYTHON ?=
+# More arguments for pytest: make unit ARGS='-k rapl -x'
+ARGS ?=
+
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+# The build backend is pinned too, so it is installed first and builds need no isolation.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# What the tests use beyond Python, each with the capability of tests/needs.py that it gives.
+SYSTEM_PACKAGES := python3-venv
+SYSTEM_PACKAGES += gcc libc6-dev         # gcc: compiles the NVML library the tests meter
+SYSTEM_PACKAGES += iproute2 util-linux   # netns: serves IMDS at its real address, in a namespace
+SYSTEM_PACKAGES += procps                # ps: checks which processes are left behind
+SYSTEM_PACKAGES += git                   # git: the list of committed files
+
+##@ Use
+
+.PHONY: demo
+demo: $(RUNTIME) ## Meter a 30 s workload on this machine and report it
+	$(BIN)/emissions-sidecar exec --project demo --interval 5s --volume demo -- \
+	  $(BIN)/python examples/cpu_workload.py 30
+	$(BIN)/emissions-sidecar report demo
+
+##@ Check
+
+.PHONY: test lint types imports unit coverage
+test: $(DEV) ## Everything: lint, types, imports, tests and the coverage floor
+	@$(MAKE) --keep-going lint types imports unit
+
+lint: $(DEV) ## Ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV) ## Mypy, strict
+	$(BIN)/mypy
+
+imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
+	$(BIN)/lint-imports --cache-dir .cache/import_linter
+
+unit: $(DEV) ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
+
+coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
+	$(BIN)/coverage html --fail-under 0 --directory .cache/coverage
+
+##@ Change
+
+.PHONY: format docs constraints
+format: $(DEV) ## Let ruff fix and format the code
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+docs: $(DEV) ## Write the reference pages anew from the code
+	$(BIN)/python -m sidecar.cli.reference docs/reference
+
+constraints: $(DEV) ## Pin the newest version of every dependency in constraints.txt
+	$(BIN)/python scripts/pin_constraints.py
+
+##@ Set up
+
+.PHONY: venv system-deps clean
+venv: $(DEV) ## Create .venv with everything a developer needs
+
+system-deps: ## Install the system packages the tests use (Debian, Ubuntu; needs root or sudo)
+	@command -v apt-get >/dev/null || { \
+	  echo "system-deps: no apt-get here; install these yourself: $(strip $(SYSTEM_PACKAGES))" >&2; exit 1; }
+	$(SUDO) apt-get update
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+	  --no-upgrade $(strip $(SYSTEM_PACKAGES))
+
+clean: ## Remove .venv, caches and what the demo wrote
+	rm -rf $(VENV) .cache .coverage .coverage.* build dist *.egg-info demo
+
+.PHONY: help
+help: ## Show this
+	@awk 'BEGIN { FS = ":.*## "; print "emissions-sidecar: make <target>" } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
+
+$(BIN)/python:
+	@python="$(PYTHON)"; python="$${python:-$$(scripts/find_python.sh)}" && \
+	  echo "creating $(VENV) with $$($$python --version) ($$python)" && $$python -m venv $(VENV)
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[cli,report]'
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	@touch $(RUNTIME) $@

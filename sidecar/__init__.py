@@ -1,0 +1,1 @@
+"""emissions-sidecar: the energy and emissions of training jobs, metered without touching their code."""

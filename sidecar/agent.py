@@ -1,0 +1,496 @@
+"""The loop: reads the meters at each window's end, estimates, records, and knows how to stop.
+
+The only place that wires identity → meters → estimate → record → journal. Nothing here raises for a
+failing source or volume: metering goes on and says so.
+"""
+
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, Protocol, cast
+
+from sidecar.catalogue.lookup import Catalogue
+from sidecar.estimate.attribution import PodMethod, shares_of
+from sidecar.estimate.emissions import Factors, estimate_window
+from sidecar.exporters.codecarbon_csv import write_row
+from sidecar.exporters.codecarbon_row import codecarbon_row
+from sidecar.exporters.summary import Totals, totals_of, write_summary
+from sidecar.factors import Place, SeenGpu, choose_factors, with_country
+from sidecar.identity.fields import Hardware, Identity, Resolution
+from sidecar.identity.resolve import IdentityResolver, ResolverConfig
+from sidecar.journal.append import Journal
+from sidecar.meters.node import NodeMeter
+from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.process_tree import ProcessTreeSource
+from sidecar.meters.pod.requests import RequestsSource, Reservation
+from sidecar.meters.pod.source import PodSource
+from sidecar.meters.pod.whole_node import WholeNodeSource
+from sidecar.meters.proc import ProcMeter
+from sidecar.meters.rapl import RaplMeter
+from sidecar.meters.reading import NodeReading, NodeUsage
+from sidecar.meters.usage import usage_between
+from sidecar.meters.visible_devices import parse_visible_devices
+from sidecar.record import EmissionRecord
+from sidecar.recording import Event, Metered, Occasion, start_record, window_record
+from sidecar.settings import Settings, SettingsError, environment_name
+from sidecar.windows import Window, next_boundary_s, snapped_s, window_between
+
+SAMPLE_PERIOD_S: Final = 1.0
+"""Sampled quantities (GPU power and utilisation) are read this often."""
+
+POLL_PERIOD_S: Final = 30.0
+"""At least this often everything is looked at, so that no RAPL counter wraps twice unseen."""
+
+EARLY_WINDOWS_MAX: Final = 200
+"""Windows kept to be completed when a late identity source answers (IMDS gives up after 75 s)."""
+
+HURRIED_INTERVAL_S: Final = 1.0
+"""Length of the windows once the end is announced: a SIGKILL then costs at most one of them."""
+
+Purpose = Literal["run", "exec"]
+
+_log = logging.getLogger(__name__)
+
+
+class IdentitySource(Protocol):
+    """What the agent needs of the identity chain."""
+
+    def start(self) -> None:
+        """Begin to ask the sources that answer late; never waits."""
+
+    def current(self) -> Resolution:
+        """Return what is known now."""
+        ...
+
+    def wait(self, timeout_s: float) -> Resolution:
+        """Wait at most so long for the late sources."""
+        ...
+
+    def close(self) -> None:
+        """Stop asking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Wall clock to name windows, monotonic clock to time them."""
+
+    wall_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Why a wait ended: time is up (neither), the end is near (`hurry`), or it is here (`stop`)."""
+
+    hurry: bool = False
+    stop: str | None = None
+
+
+Waiter = Callable[[float], Wake]
+"""Waits at most so many seconds and says why it came back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an agent is wired from; `boot_id` is unique for each start of a process."""
+
+    settings: Settings
+    identity: IdentitySource
+    meter: NodeMeter
+    catalogue: Catalogue
+    pod_method: PodMethod
+    reserved: Reservation = field(default_factory=Reservation)
+    clock: Clock = field(default_factory=Clock)
+    boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+@dataclass(frozen=True, slots=True)
+class _Metered:
+    """A window as the meters saw it, before any factor: enough to estimate it again."""
+
+    sequence: int
+    window: Window
+    usage: NodeUsage
+    end_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where the open window began."""
+
+    wall_s: float
+    reading: NodeReading
+
+
+class Agent:
+    """Meters one pod (or machine, or process tree) from `open` to `close`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._interval_s = parts.settings.interval
+        self._mark: _Mark | None = None
+        self._started_wall_s = 0.0
+        self._begun_s = 0.0
+        self._sequence = 0
+        self._early: list[_Metered] | None = []
+        self._early_identity: Identity | None = None
+        self._place: Place | None = None
+        self._factors: Factors | None = None
+        self._next_sample_s = 0.0
+        self._stem = ""
+        self._run_id = parts.settings.run_id or str(uuid.uuid4())
+        self._export_failures: dict[str, str] = {}
+        self._watcher: Callable[[Totals], None] | None = None
+        self.journal: Journal | None = None
+        self.totals: Totals | None = None
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Take the first reading: from here on everything counts. Quick, and writes nothing."""
+        clock = self._parts.clock
+        self._started_wall_s = clock.wall_s()
+        self._mark = _Mark(self._started_wall_s, self._parts.meter.read())
+        self._begun_s = self._mark.reading.monotonic_s
+
+    def open(self) -> None:
+        """Start the identity chain and write the start record."""
+        if self._mark is None:
+            self.begin()
+        self._parts.identity.start()
+        self._early_identity = self._parts.identity.current().identity
+        self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
+        self.journal = Journal(self._settings.volume, f"{self._stem}.0")
+        record = self._start_record()
+        self.totals = totals_of(record)
+        self.journal.append(record)
+        self._export()
+
+    def run(self, wait: Waiter) -> str:
+        """Meter until the waiter says stop; returns the reason."""
+        while True:
+            wake = wait(self._seconds_to_next())
+            if wake.stop is not None:
+                return wake.stop
+            if wake.hurry:
+                self._interval_s = min(self._interval_s, HURRIED_INTERVAL_S)
+                self._close_window()
+            self._on_time()
+
+    def close(self, reason: str) -> Totals:
+        """Write the last window, complete what can be completed, and release everything."""
+        self._close_window(reason)
+        if self._early is not None and not self._parts.identity.current().settled:
+            self._parts.identity.wait(0.3)
+        self._complete_early_windows()
+        self._parts.identity.close()
+        self._parts.meter.close()
+        journal, totals = self._opened()
+        if not journal.flush():
+            _log.error(
+                "%d records could not be written to %s and end with this process; the totals: %s",
+                len(journal.waiting), journal.path, totals_text(totals),
+            )  # fmt: skip
+        return totals
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of the monotonic clock since `begin`."""
+        return self._parts.clock.monotonic_s() - self._begun_s
+
+    @property
+    def whereabouts(self) -> str:
+        """Where the records are, in words."""
+        journal, _ = self._opened()
+        if journal.waiting:
+            return f"{len(journal.waiting)} records not written: {journal.failure}"
+        return f"records in {journal.path}"
+
+    def watch(self, watcher: Callable[[Totals], None]) -> None:
+        """Call the watcher with the totals after each window."""
+        self._watcher = watcher
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def _seconds_to_next(self) -> float:
+        wall_s = self._parts.clock.wall_s()
+        to_boundary_s = self._boundary_s() - wall_s
+        if self._parts.meter.needs_sampling:
+            to_sample_s = self._next_sample_s - self._parts.clock.monotonic_s()
+            return max(0.0, min(to_boundary_s, to_sample_s))
+        return max(0.0, min(to_boundary_s, POLL_PERIOD_S))
+
+    def _boundary_s(self) -> float:
+        mark = self._marked()
+        return next_boundary_s(mark.wall_s, self._interval_s)
+
+    def _on_time(self) -> None:
+        clock = self._parts.clock
+        now_s = clock.monotonic_s()
+        if now_s >= self._next_sample_s:
+            self._parts.meter.sample()
+            self._next_sample_s = now_s + SAMPLE_PERIOD_S
+        elapsed_s = now_s - self._marked().reading.monotonic_s
+        # The second condition ends the window when the wall clock was set back.
+        if clock.wall_s() >= self._boundary_s() or elapsed_s > 2 * self._interval_s:
+            self._close_window()
+
+    # -- windows ------------------------------------------------------------------------------
+
+    def _close_window(self, end_reason: str | None = None) -> None:
+        mark = self._marked()
+        wall_s = self._parts.clock.wall_s()
+        reading = self._parts.meter.read()
+        usage = usage_between(mark.reading, reading)
+        if end_reason is None:
+            wall_s = snapped_s(wall_s, self._interval_s)
+        window = window_between(mark.wall_s, wall_s, usage.duration_s)
+        self._mark = _Mark(wall_s, reading)
+        self._sequence += 1
+        metered = _Metered(self._sequence, window, usage, end_reason)
+        self._complete_early_windows()
+        if self._early is not None:
+            self._early.append(metered)
+            if len(self._early) > EARLY_WINDOWS_MAX:
+                self._early = None
+        self._write(self._record_of(metered))
+
+    def _write(self, record: EmissionRecord) -> None:
+        journal, totals = self._opened()
+        self.totals = totals.plus(record)
+        journal.append(record)
+        self._export()
+
+    def _complete_early_windows(self) -> None:
+        """Write the early records anew, once, when the identity chain has settled."""
+        if self._early is None or not self._parts.identity.current().settled:
+            return
+        early, self._early = self._early, None
+        if self._parts.identity.current().identity == self._early_identity:
+            return
+        records = [self._start_record(), *map(self._record_of, early)]
+        totals = totals_of(records[0])
+        for record in records:
+            totals = totals.plus(record)
+        self.totals = totals
+        self._opened()[0].rewrite(records)
+        self._export()
+
+    def _start_record(self) -> EmissionRecord:
+        identity, factors = self._now()
+        start_s = self._started_wall_s
+        window = Window(start_s, start_s, 0.0, 0.0)
+        return start_record(identity, factors, Occasion(f"{self._stem}.0", window, "start"))
+
+    def _record_of(self, metered: _Metered) -> EmissionRecord:
+        identity, factors = self._now(metered.usage)
+        parts = self._parts
+        gpu_count = factors.gpu_count(metered.usage)
+        shares = shares_of(parts.pod_method, metered.usage, parts.reserved, gpu_count)
+        estimate = estimate_window(metered.usage, shares, factors)
+        event: Event = "window" if metered.end_reason is None else "end"
+        occasion = Occasion(
+            f"{self._stem}.{metered.sequence}", metered.window, event, metered.end_reason
+        )
+        return window_record(
+            identity, factors, occasion, Metered(metered.usage, estimate, parts.pod_method)
+        )
+
+    # -- identity and factors -----------------------------------------------------------------
+
+    def _now(self, usage: NodeUsage | None = None) -> tuple[Identity, Factors]:
+        """Return identity and factors as known now; factors are chosen anew only when it changed."""
+        resolution = self._parts.identity.current()
+        place = self._current_place(usage)
+        if self._factors is None or place != self._place:
+            self._place = place
+            self._factors = choose_factors(place, self._settings, self._parts.catalogue)
+        identity = with_country(resolution.identity, self._parts.catalogue)
+        return self._with_run(identity), self._factors
+
+    def _with_run(self, identity: Identity) -> Identity:
+        """Give a run without an id of its own the one this process made for it."""
+        if identity.run_id is not None:
+            return identity
+        sources = {**identity.sources, "run_id": "generated"}
+        return replace(identity, run_id=self._run_id, sources=sources)
+
+    def _current_place(self, usage: NodeUsage | None = None) -> Place:
+        resolution = self._parts.identity.current()
+        seen = self._place.seen_gpus if self._place else ()
+        if usage is not None and usage.gpus:
+            seen = tuple(SeenGpu(gpu.model, gpu.power_limit_w) for gpu in usage.gpus)
+        return Place(resolution.identity, resolution.hardware, seen)
+
+    # -- side files ---------------------------------------------------------------------------
+
+    def _export(self) -> None:
+        journal, totals = self._opened()
+        volume = self._settings.volume
+        self._try(
+            volume / "summary.json", lambda path: write_summary(path, totals, journal.failure)
+        )
+        if totals.windows:
+            row = codecarbon_row(totals.merged, self._hardware(), self._country_name(totals))
+            self._try(volume / "emissions.csv", lambda path: write_row(path, row))
+        if self._watcher is not None:
+            self._watcher(totals)
+
+    def _hardware(self) -> Hardware:
+        return self._parts.identity.current().hardware
+
+    def _country_name(self, totals: Totals) -> str | None:
+        iso3 = totals.merged.country_iso3
+        country = self._parts.catalogue.country(iso3) if iso3 else None
+        return country.name if country else None
+
+    def _try(self, path: Path, write: Callable[[Path], None]) -> None:
+        try:
+            write(path)
+        except OSError as error:
+            text = error.strerror or str(error)
+            if self._export_failures.get(path.name) != text:
+                _log.error("cannot write %s: %s; metering goes on", path, text)
+            self._export_failures[path.name] = text
+        else:
+            self._export_failures.pop(path.name, None)
+
+    def _marked(self) -> _Mark:
+        if self._mark is None:
+            raise RuntimeError("the agent has not begun: call begin() or open() first")
+        return self._mark
+
+    def _opened(self) -> tuple[Journal, Totals]:
+        if self.journal is None or self.totals is None:
+            raise RuntimeError("the agent is not open: call open() first")
+        return self.journal, self.totals
+
+
+def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -> Parts:
+    """Wire identity, meters and catalogue for these settings. Raises SettingsError.
+
+    `environ` is where the downward API and AzureML speak from, and the GPU selection where the
+    setting is silent.
+    """
+    try:
+        reservation = _reservation(settings)
+        catalogue = Catalogue(settings.vm_sizes_file)
+        resolver = IdentityResolver(_resolver_config(settings, environ))
+        method = choose_pod_method(settings, environ, reservation, purpose)
+        now = resolver.current()
+        choose_factors(Place(now.identity, now.hardware), settings, catalogue)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    pod_source = _pod_source(method, reservation, settings)
+    return Parts(
+        settings=settings,
+        identity=resolver,
+        meter=_node_meter(settings, _selected_gpus(settings, environ, purpose), pod_source),
+        catalogue=catalogue,
+        pod_method=method,
+        reserved=reservation,
+    )
+
+
+def choose_pod_method(
+    settings: Settings, environ: Mapping[str, str], reservation: Reservation, purpose: Purpose
+) -> PodMethod:
+    """Return how the pod's part is found.
+
+    `auto`: a command is metered by its process tree, unless it is a managed AzureML job, which has
+    the VM for itself; a sidecar takes the share of the pod's requests, the whole node without any.
+    """
+    wanted = settings.attribution
+    if wanted == "process-tree" and purpose == "run":
+        raise SettingsError(
+            "attribution process-tree needs a command of ours: use 'exec', or whole-node, requests"
+        )
+    if wanted != "auto":
+        return cast("PodMethod", wanted)
+    if purpose == "exec":
+        managed_job = "AZUREML_RUN_ID" in environ and "POD_UID" not in environ
+        return "whole-node" if managed_job else "process-tree"
+    return "requests" if reservation.is_known else "whole-node"
+
+
+def _resolver_config(settings: Settings, environ: Mapping[str, str]) -> ResolverConfig:
+    chosen = {
+        "project": settings.project,
+        "experiment": settings.experiment,
+        "run_id": settings.run_id,
+        "cluster": settings.cluster,
+        "region": settings.region,
+        "vm_size": settings.vm_size,
+        "country_iso3": settings.country,
+    }
+    return ResolverConfig(
+        settings={name: value for name, value in chosen.items() if value is not None},
+        environ=environ,
+        podinfo_dir=settings.podinfo,
+        proc_root=settings.proc_root,
+        imds_endpoint=settings.imds_endpoint,
+    )
+
+
+def _pod_source(method: PodMethod, reservation: Reservation, settings: Settings) -> PodSource:
+    if method == "process-tree":
+        return ProcessTreeSource(os.getpid(), settings.proc_root)
+    return RequestsSource(reservation) if method == "requests" else WholeNodeSource()
+
+
+def _reservation(settings: Settings) -> Reservation:
+    return Reservation.from_environment(
+        {
+            environment_name(name): getattr(settings, name) or ""
+            for name in ("requests_cpu", "requests_memory", "requests_gpu")
+        }
+    )
+
+
+def _selected_gpus(
+    settings: Settings, environ: Mapping[str, str], purpose: Purpose
+) -> tuple[str, ...] | None:
+    """Return the GPUs to meter; a command of ours uses those that CUDA_VISIBLE_DEVICES leaves it."""
+    if settings.gpu_source == "none":
+        return ()
+    inherited = environ.get("CUDA_VISIBLE_DEVICES") if purpose == "exec" else None
+    return parse_visible_devices(inherited if settings.gpus is None else settings.gpus)
+
+
+def _node_meter(
+    settings: Settings, selected: tuple[str, ...] | None, pod_source: PodSource
+) -> NodeMeter:
+    return NodeMeter(
+        ProcMeter(settings.proc_root),
+        RaplMeter(settings.sys_root),
+        NvmlMeter(selected=selected),
+        pod_source,
+    )
+
+
+def record_stem(pod_uid: str | None, boot_id: str) -> str:
+    """Return what ids and segment names of this process begin with: `<pod_uid>.<boot_id>`.
+
+    Outside a pod `run` stands for the uid. The uid comes from the environment, so anything that is
+    not a plain uid is replaced before it becomes a file name.
+    """
+    uid = re.sub(r"[^A-Za-z0-9-]", "-", pod_uid or "run")[:64]
+    return f"{uid}.{boot_id}"
+
+
+def totals_text(totals: Totals) -> str:
+    """One line of totals for people: energy, emissions with bounds, duration, project."""
+    record = totals.merged
+    if record.energy_kwh is None or record.emissions_g is None:
+        return f"no energy could be metered in {record.duration_s:.1f} s · project {record.project}"
+    bounds = f"{record.emissions_low_g or 0:.3g} to {record.emissions_high_g or 0:.3g}"
+    return (
+        f"{record.energy_kwh * 1000:.3g} Wh, {record.emissions_g:.3g} g CO2e ({bounds} g) "
+        f"in {record.duration_s:.1f} s · project {record.project}"
+    )

@@ -1,0 +1,1 @@
+"""Carbon intensity of electricity: set by the user, from an energy mix, or from the catalogue."""

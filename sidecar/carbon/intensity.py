@@ -1,0 +1,124 @@
+"""Sources of carbon intensity, each answering with a figure, its level and why it is that one."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal, Protocol, get_args
+
+from sidecar.carbon.mix import mix_figure, parse_mix
+from sidecar.catalogue.lookup import Catalogue
+from sidecar.catalogue.rows import Region
+from sidecar.units import Figure
+
+Level = Literal["zone", "country", "world"]
+Table = Literal["electricity-maps", "ember"]
+
+HIGHEST_G_PER_KWH: Final = 5000.0
+"""No grid is near it: the dirtiest single source of IPCC AR5, a reservoir, is 2200 gCO2e/kWh."""
+
+
+@dataclass(frozen=True, slots=True)
+class CarbonIntensity:
+    """Grams of CO2e per kWh. `level` is None where the user set it; `note` says why a fallback."""
+
+    figure: Figure
+    level: Level | None
+    note: str | None
+
+
+class IntensitySource(Protocol):
+    """Whatever knows the carbon intensity of the electricity used."""
+
+    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
+        """Carbon intensity at an instant (UTC), None = the one that holds now."""
+        ...
+
+
+class ForcedIntensity:
+    """The value the user set, in gCO2e/kWh. Raises ValueError outside 0 to 5000."""
+
+    def __init__(self, value: float) -> None:
+        if not math.isfinite(value) or not 0 <= value <= HIGHEST_G_PER_KWH:
+            raise ValueError(
+                f"carbon intensity {value} g/kWh is outside 0 to {HIGHEST_G_PER_KWH:g} g/kWh; "
+                "give grams of CO2e per kWh"
+            )
+        figure = Figure(value, "gCO2e/kWh", value, value, "set by the user", None)
+        self._intensity = CarbonIntensity(figure, None, None)
+
+    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
+        """Return the value set, at any time."""
+        del at
+        return self._intensity
+
+
+class MixIntensity:
+    """Intensity of an energy mix the user set: `coal=20,gas=30,wind=50`. Raises ValueError."""
+
+    def __init__(self, catalogue: Catalogue, mix: str) -> None:
+        figure = mix_figure(parse_mix(mix, catalogue.energy_sources()))
+        self._intensity = CarbonIntensity(figure, None, None)
+
+    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
+        """Return the intensity of the mix, at any time."""
+        del at
+        return self._intensity
+
+
+class CatalogueIntensity:
+    """Yearly average from the catalogue: grid zone, else country, else world, each step noted.
+
+    `table` chooses the primary: `electricity-maps` (zone) or `ember` (country). A known region
+    never falls to the world average. Raises ValueError on an unknown table.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        region: str | None,
+        country_iso3: str | None,
+        table: Table = "electricity-maps",
+    ) -> None:
+        if table not in get_args(Table):
+            raise ValueError(
+                f"unknown intensity table {table!r}; use {' or '.join(get_args(Table))}"
+            )
+        self._intensity = _from_catalogue(catalogue, region, country_iso3, table)
+
+    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
+        """Return the yearly average, at any time."""
+        del at
+        return self._intensity
+
+
+def _from_catalogue(
+    catalogue: Catalogue, region: str | None, country_iso3: str | None, table: Table
+) -> CarbonIntensity:
+    row = catalogue.region(region) if region else None
+    if row is not None:
+        return _of_region(catalogue, row, table)
+    reason = f"region {region!r} is not in the catalogue" if region else "no region is known"
+    return _of_country(catalogue, country_iso3, reason)
+
+
+def _of_region(catalogue: Catalogue, region: Region, table: Table) -> CarbonIntensity:
+    if table == "electricity-maps" and region.carbon_intensity is not None:
+        return CarbonIntensity(region.carbon_intensity, "zone", None)
+    if table == "ember":
+        if region.carbon_intensity_ember is not None:
+            return CarbonIntensity(region.carbon_intensity_ember, "country", None)
+        reason = f"no Ember value for region {region.name!r}"
+    else:
+        reason = f"no grid zone value for region {region.name!r}"
+    return _of_country(catalogue, region.country_iso3, reason)
+
+
+def _of_country(catalogue: Catalogue, iso: str | None, reason: str) -> CarbonIntensity:
+    country = catalogue.country(iso) if iso else None
+    if country is not None:
+        figure = country.carbon_intensity
+        return CarbonIntensity(figure, "country", f"{reason}; country {country.iso3} used")
+    lack = f"country {iso!r} is not in the catalogue" if iso else "no country is known"
+    world = catalogue.world()
+    note = f"{reason} and {lack}; world average used"
+    return CarbonIntensity(world.carbon_intensity, "world", note)

@@ -1,0 +1,1 @@
+"""Curated tables of Azure regions, VM sizes, CPUs, GPUs and countries, each row with its source."""

@@ -1,0 +1,45 @@
+"""Log lines on standard error: JSON in a container, text on a terminal."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+from sidecar.settings import Settings
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: time (UTC), level, logger, message, and the error if there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        row = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            row["error"] = self.formatException(record.exc_info)
+        return json.dumps(row, ensure_ascii=False)
+
+
+def set_up_logs(settings: Settings, *, quiet: bool = False) -> None:
+    """Send the log of this process to standard error in the chosen format.
+
+    `quiet` commands share standard error with a person or a command: they tell only what is wrong,
+    unless another level is set.
+    """
+    wanted = settings.log_format
+    as_json = wanted == "json" or (wanted == "auto" and not sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("emissions-sidecar %(levelname)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if as_json else text)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    by_default = settings.origins.get("log_level", "default") == "default"
+    root.setLevel("WARNING" if quiet and by_default else settings.log_level.upper())
+    # Third parties speak only when something is wrong: urllib3 logs every request otherwise.
+    for name in ("urllib3", "azure"):
+        logging.getLogger(name).setLevel(logging.WARNING)

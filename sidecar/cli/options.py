@@ -1,0 +1,60 @@
+"""Flags of the settings, made from their declaration; shared by the commands."""
+
+import argparse
+import os
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from sidecar.settings import (
+    Settings,
+    declared_settings,
+    default_text,
+    environment_name,
+    flag_name,
+    load_settings,
+)
+
+PLACE: Final = ("region", "vm_size", "country", "pue", "wue")
+CARBON: Final = ("carbon_intensity", "energy_mix", "intensity_table")
+LOGS: Final = ("log_format", "log_level")
+
+
+def command_parser(
+    command: str, description: str, examples: Iterable[str]
+) -> argparse.ArgumentParser:
+    """Make the parser of one command, with examples at the end of its help."""
+    lines = "\n".join(f"  emissions-sidecar {command} {example}".rstrip() for example in examples)
+    return argparse.ArgumentParser(
+        prog=f"emissions-sidecar {command}",
+        description=description,
+        epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Add the flags of all settings, or of the named ones. Texts are parsed by `load_settings`."""
+    group = parser.add_argument_group("settings (flag > environment > default)")
+    wanted = None if names is None else set(names)
+    for item in declared_settings():
+        if wanted is not None and item.name not in wanted:
+            continue
+        default = default_text(item)
+        suffix = f"; default {default}" if default else ""
+        text = f"{item.metadata['help']} [{environment_name(item.name)}{suffix}]"
+        group.add_argument(
+            flag_name(item.name),
+            dest=f"setting_{item.name}",
+            metavar=item.metadata["metavar"],
+            help=text.replace("%", "%%"),
+        )
+
+
+def settings_from(
+    arguments: argparse.Namespace, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings of a parsed command line. Raises SettingsError."""
+    given = vars(arguments)
+    flags = {item.name: given.get(f"setting_{item.name}") for item in declared_settings()}
+    return load_settings(flags, os.environ if environ is None else environ)

@@ -1,0 +1,50 @@
+"""A live view on a terminal of what `run` has metered so far. Needs rich; without it, nothing."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sidecar.agent import Agent, totals_text
+from sidecar.exporters.summary import Totals
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@contextlib.contextmanager
+def progress_shown(agent: Agent) -> Iterator[None]:
+    """Show the running totals, renewed at each window, when standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    try:
+        from rich.console import Console  # noqa: PLC0415 - only where a person watches
+        from rich.live import Live  # noqa: PLC0415
+    except ImportError:
+        yield
+        return
+    with Live(
+        "metering the first window …", console=Console(stderr=True), auto_refresh=False
+    ) as live:
+        agent.watch(lambda totals: live.update(_table(totals), refresh=True))
+        yield
+
+
+def _table(totals: Totals) -> "Table":
+    from rich.table import Table  # noqa: PLC0415
+
+    record = totals.merged
+    table = Table(title=totals_text(totals), title_justify="left")
+    for heading in ("", "Wh"):
+        table.add_column(heading, justify="right" if heading else "left")
+    energies = {
+        "CPU": record.cpu_energy_kwh,
+        "RAM": record.ram_energy_kwh,
+        "GPU": record.gpu_energy_kwh,
+        "whole node": record.node_energy_kwh,
+    }
+    for name, energy_kwh in energies.items():
+        if energy_kwh is not None:
+            table.add_row(name, f"{energy_kwh * 1000:.4g}")
+    return table

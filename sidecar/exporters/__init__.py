@@ -1,0 +1,1 @@
+"""What is written for others to read: files and metrics in formats that are not ours."""

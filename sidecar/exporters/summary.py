@@ -1,0 +1,58 @@
+"""Running totals of a run, and `summary.json` for the training code to read.
+
+The keys are the record's field names; the file is replaced atomically at each window.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.durable_file import replace_file
+from sidecar.record import EmissionRecord, merge_records
+
+_TOTAL_COLUMNS: Final = (
+    "tool_version", "project", "experiment", "run_id", "cluster", "namespace", "pod", "pod_uid",
+    "node", "provider", "vm_size", "region", "country_iso3",
+    "window_start", "window_end", "duration_s", "gap_s",
+    "cpu_utilization", "gpu_utilization", "pod_cpu_seconds",
+    "node_energy_kwh", "cpu_energy_kwh", "ram_energy_kwh", "gpu_energy_kwh", "energy_kwh",
+    "pue", "facility_energy_kwh", "water_l",
+    "carbon_intensity_g_per_kwh", "carbon_intensity_source", "carbon_intensity_year",
+    "carbon_intensity_level", "emissions_g", "emissions_low_g", "emissions_high_g", "embodied_g",
+    "cpu_power_method", "gpu_method", "pod_method", "quality",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The sum of all windows so far, as one merged record, and how many they were."""
+
+    merged: EmissionRecord
+    windows: int
+
+    def plus(self, record: EmissionRecord) -> "Totals":
+        """Return the totals with one more record; its factors and identity are the newer ones."""
+        if record.event == "start":
+            return self
+        if self.windows == 0:
+            start = replace(record, window_start=self.merged.window_start)
+            return Totals(start, 1)
+        return Totals(merge_records(self.merged, record), self.windows + 1)
+
+
+def totals_of(record: EmissionRecord) -> Totals:
+    """Begin the totals with a run's start record."""
+    return Totals(record, 0)
+
+
+def summary_mapping(totals: Totals, failure: str | None) -> dict[str, Any]:
+    """Return `summary.json` as a mapping. `failure` says why records are not on the volume, or null."""
+    row = {name: getattr(totals.merged, name) for name in _TOTAL_COLUMNS}
+    return {"schema": totals.merged.schema, "windows": totals.windows, **row, "failure": failure}
+
+
+def write_summary(path: Path, totals: Totals, failure: str | None) -> None:
+    """Replace `summary.json`. Raises OSError where the volume cannot be written."""
+    text = json.dumps(summary_mapping(totals, failure), indent=2, allow_nan=False)
+    replace_file(path, text.encode() + b"\n")

@@ -1,0 +1,1 @@
+"""Who runs where: VM size, region, pod and project, each field with the source it came from."""

@@ -1,0 +1,1 @@
+"""The journal: records on the volume, durable before they count as written."""

@@ -1,0 +1,1 @@
+"""Read the cumulative counters of the node: CPU time, memory, RAPL, GPUs, and the pod's part."""

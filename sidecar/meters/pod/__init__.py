@@ -1,0 +1,1 @@
+"""Sources of this pod's share of the node, one module each, behind `PodSource`."""

@@ -1,0 +1,125 @@
+"""What the meters hand on: one immutable reading of every counter, and the difference of two.
+
+All counters are cumulative and never go back (each meter handles wrap-around, resets and lost
+devices itself), so that a late or missed tick loses nothing: the next difference covers it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+GpuEnergySource = Literal["energy-counter", "power-samples", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterStatus:
+    """Whether a meter works here, in words a person can act on (for `detect`)."""
+
+    name: str
+    available: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CpuReading:
+    """CPU time of the whole node since boot, from `/proc/stat`; iowait counts as idle."""
+
+    busy_s: float
+    total_s: float
+    cpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """Memory of the whole node now, from `/proc/meminfo`."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RaplReading:
+    """Energy of all CPU packages since the meter was opened, wrap-around undone."""
+
+    energy_uj: int
+    domains: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """One GPU since the meter was opened.
+
+    `energy_mj` is cumulative and None where the device tells neither energy nor power.
+    `utilization_s` is the integral of utilisation (0..1) over `observed_s` seconds, so that the
+    mean of a window is the quotient of two differences; a device that reports no utilisation, or
+    (vGPU) one that cannot be believed, observes 0 seconds. `notes` say what was lost or odd.
+    `metered_s` are the seconds that `energy_mj` covers (None = all of them): it stands still while
+    a GPU is lost, so that a window without news is told from a window without energy.
+    """
+
+    uuid: str
+    model: str
+    energy_mj: int | None
+    energy_source: GpuEnergySource
+    utilization_s: float
+    observed_s: float
+    power_limit_w: float | None
+    mig: bool = False
+    virtual: bool = False
+    notes: tuple[str, ...] = ()
+    metered_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodReading:
+    """The pod's CPU seconds since start and working set now. None = this source cannot tell."""
+
+    cpu_s: float | None
+    working_set_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """Every counter of the node at one instant. What could not be read is None (or empty)."""
+
+    monotonic_s: float
+    cpu: CpuReading | None
+    memory: MemoryReading | None
+    rapl: RaplReading | None
+    gpus: tuple[GpuReading, ...]
+    pod: PodReading
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUsage:
+    """One GPU over a window. `energy_mj` None = to be modelled; `utilization` None = not observed.
+
+    `metered_s` are the seconds of the window that `energy_mj` covers (None = all of them): less
+    than the window where power samples were late or the GPU came late. `notes` as in `GpuReading`.
+    """
+
+    uuid: str
+    model: str
+    energy_mj: int | None
+    energy_source: GpuEnergySource
+    utilization: float | None
+    power_limit_w: float | None
+    mig: bool
+    virtual: bool
+    metered_s: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUsage:
+    """What the node, and this pod on it, used between two readings; times in seconds."""
+
+    duration_s: float
+    cpus: int | None
+    cpu_busy_s: float | None
+    cpu_total_s: float | None
+    memory_total_gib: float | None
+    memory_used_gib: float | None
+    package_energy_uj: int | None
+    gpus: tuple[GpuUsage, ...]
+    pod_cpu_s: float | None
+    pod_working_set_gib: float | None

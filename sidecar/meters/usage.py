@@ -1,0 +1,120 @@
+"""`usage_between`: what was used between two readings. Pure."""
+
+import math
+
+from sidecar.meters.reading import (
+    CpuReading,
+    GpuReading,
+    GpuUsage,
+    MemoryReading,
+    NodeReading,
+    NodeUsage,
+    RaplReading,
+)
+from sidecar.units import BYTES_PER_GIB
+
+CLOCK_SLACK_S = 1e-3
+
+
+def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
+    """Difference two readings of one `NodeMeter`; what either lacks, or what went back, is None.
+
+    Memory is the mean of both instants. A GPU that only `after` knows counts from its first sight.
+    """
+    duration_s = max(0.0, after.monotonic_s - before.monotonic_s)
+    cpu_busy_s, cpu_total_s = _cpu_between(before.cpu, after.cpu)
+    memory = after.memory or before.memory
+    known = {gpu.uuid: gpu for gpu in before.gpus}
+    return NodeUsage(
+        duration_s=duration_s,
+        cpus=after.cpu.cpus if after.cpu else None,
+        cpu_busy_s=cpu_busy_s,
+        cpu_total_s=cpu_total_s,
+        memory_total_gib=memory.total_bytes / BYTES_PER_GIB if memory else None,
+        memory_used_gib=_mean_gib(_used_bytes(before.memory), _used_bytes(after.memory)),
+        package_energy_uj=_package_energy_between(before.rapl, after.rapl),
+        gpus=tuple(_gpu_between(known.get(gpu.uuid), gpu, duration_s) for gpu in after.gpus),
+        pod_cpu_s=_forward(before.pod.cpu_s, after.pod.cpu_s),
+        pod_working_set_gib=_mean_gib(before.pod.working_set_bytes, after.pod.working_set_bytes),
+    )
+
+
+def _forward(before: float | None, after: float | None) -> float | None:
+    """Return the step of a cumulative value; None if unknown, backwards, or no number."""
+    if before is None or after is None:
+        return None
+    step = after - before
+    return step if math.isfinite(step) and step >= 0 else None
+
+
+def _cpu_between(
+    before: CpuReading | None, after: CpuReading | None
+) -> tuple[float | None, float | None]:
+    if before is None or after is None:
+        return None, None
+    busy_s = _forward(before.busy_s, after.busy_s)
+    total_s = _forward(before.total_s, after.total_s)
+    if busy_s is None or total_s is None:
+        return None, None
+    return min(busy_s, total_s), total_s
+
+
+def _used_bytes(memory: MemoryReading | None) -> int | None:
+    return None if memory is None else max(0, memory.total_bytes - memory.available_bytes)
+
+
+def _mean_gib(before: int | None, after: int | None) -> float | None:
+    known = [size for size in (before, after) if size is not None]
+    return sum(known) / len(known) / BYTES_PER_GIB if known else None
+
+
+def _package_energy_between(before: RaplReading | None, after: RaplReading | None) -> int | None:
+    if before is None or after is None or before.domains != after.domains:
+        return None
+    step_uj = after.energy_uj - before.energy_uj
+    return step_uj if step_uj >= 0 else None
+
+
+def _gpu_between(before: GpuReading | None, after: GpuReading, duration_s: float) -> GpuUsage:
+    observed_s = after.observed_s - (before.observed_s if before else 0.0)
+    utilization_s = after.utilization_s - (before.utilization_s if before else 0.0)
+    energy_mj, metered_s = _gpu_energy_between(before, after, duration_s)
+    return GpuUsage(
+        uuid=after.uuid,
+        model=after.model,
+        energy_mj=energy_mj,
+        energy_source=after.energy_source if energy_mj is not None else "none",
+        utilization=min(max(utilization_s / observed_s, 0.0), 1.0) if observed_s > 0 else None,
+        power_limit_w=after.power_limit_w,
+        mig=after.mig,
+        virtual=after.virtual,
+        metered_s=metered_s,
+        notes=after.notes,
+    )
+
+
+def _gpu_energy_between(
+    before: GpuReading | None, after: GpuReading, duration_s: float
+) -> tuple[int | None, float | None]:
+    """Energy of the window, and the seconds of it that this covers.
+
+    A window in which the GPU told nothing has None and is modelled. When the GPU is back its
+    counter has gone on, and the step covers those windows too: only this window's part is taken
+    (constant power), or they would be counted twice.
+    """
+    energy_mj = _energy_step(before, after)
+    if energy_mj is None or after.metered_s is None:
+        return energy_mj, None
+    metered_s = after.metered_s - ((before.metered_s or 0.0) if before else 0.0)
+    if metered_s <= 0:
+        return (None, None) if duration_s > 0 else (energy_mj, None)
+    if metered_s > duration_s + CLOCK_SLACK_S:
+        return int(energy_mj * duration_s / metered_s), duration_s
+    return energy_mj, metered_s
+
+
+def _energy_step(before: GpuReading | None, after: GpuReading) -> int | None:
+    if after.energy_mj is None:
+        return None
+    step_mj = after.energy_mj - ((before.energy_mj or 0) if before else 0)
+    return step_mj if step_mj >= 0 else None

@@ -1,0 +1,115 @@
+"""Add records up per project. The keys of the result are the record's field names."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from sidecar.record import EmissionRecord
+
+SUMMED: Final = (
+    "duration_s",
+    "gap_s",
+    "cpu_energy_kwh",
+    "ram_energy_kwh",
+    "gpu_energy_kwh",
+    "energy_kwh",
+    "facility_energy_kwh",
+    "water_l",
+    "emissions_g",
+    "emissions_low_g",
+    "emissions_high_g",
+    "embodied_g",
+)
+
+
+@dataclass(slots=True)
+class ProjectTotals:
+    """Totals of one project. A sum is None while no record knew the amount: missing is never 0."""
+
+    project: str
+    window_start: str = ""
+    window_end: str = ""
+    records: int = 0
+    records_without_emissions: int = 0
+    runs: set[str] = field(default_factory=set)
+    pods: set[str] = field(default_factory=set)
+    duration_s: float | None = None
+    gap_s: float | None = None
+    cpu_energy_kwh: float | None = None
+    ram_energy_kwh: float | None = None
+    gpu_energy_kwh: float | None = None
+    energy_kwh: float | None = None
+    facility_energy_kwh: float | None = None
+    water_l: float | None = None
+    emissions_g: float | None = None
+    emissions_low_g: float | None = None
+    emissions_high_g: float | None = None
+    embodied_g: float | None = None
+    energy_kwh_by_quality: dict[str, float] = field(default_factory=dict)
+    energy_kwh_by_carbon_intensity_level: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def carbon_intensity_g_per_kwh(self) -> float | None:
+        """Mean intensity, weighted by facility energy."""
+        if not self.facility_energy_kwh or self.emissions_g is None:
+            return None
+        return self.emissions_g / self.facility_energy_kwh
+
+    def add(self, record: EmissionRecord) -> None:
+        """Add one record."""
+        self.runs.update(filter(None, (record.run_id,)))
+        self.pods.update(filter(None, (record.pod_uid or record.pod,)))
+        self.window_start = min(filter(None, (self.window_start, record.window_start)), default="")
+        self.window_end = max(self.window_end, record.window_end)
+        if record.event == "start":
+            return
+        self.records += 1
+        self.records_without_emissions += record.emissions_g is None
+        for name in SUMMED:
+            amount = getattr(record, name)
+            if amount is not None:
+                setattr(self, name, (getattr(self, name) or 0.0) + amount)
+        energy_kwh = record.energy_kwh or 0.0
+        level = record.carbon_intensity_level or "set"
+        _count(self.energy_kwh_by_quality, record.quality, energy_kwh)
+        _count(self.energy_kwh_by_carbon_intensity_level, level, energy_kwh)
+
+
+def _count(counts: dict[str, float], key: str, amount: float) -> None:
+    counts[key] = counts.get(key, 0.0) + amount
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which records count: projects by name (none = all), and windows by their start, RFC 3339."""
+
+    projects: frozenset[str] = frozenset()
+    since: str = ""
+    until: str = ""
+
+    def takes(self, record: EmissionRecord) -> bool:
+        """Tell whether a record is asked for; `since` is included, `until` is not."""
+        if self.projects and record.project not in self.projects:
+            return False
+        if self.since and record.window_start < self.since:
+            return False
+        return not self.until or record.window_start < self.until
+
+
+def aggregate(records: Iterable[EmissionRecord], selection: Selection) -> list[ProjectTotals]:
+    """Return the totals per project, the largest emissions first."""
+    totals: dict[str, ProjectTotals] = {}
+    for record in records:
+        if selection.takes(record):
+            totals.setdefault(record.project, ProjectTotals(record.project)).add(record)
+    return sorted(totals.values(), key=lambda item: (-(item.emissions_g or 0.0), item.project))
+
+
+def to_row(totals: ProjectTotals) -> dict[str, Any]:
+    """Return the totals as JSON types: sets as their sizes, the mean intensity beside the sums."""
+    row: dict[str, Any] = {}
+    for item in fields(totals):
+        value = getattr(totals, item.name)
+        row[item.name] = len(value) if isinstance(value, set) else value
+    row["carbon_intensity_g_per_kwh"] = totals.carbon_intensity_g_per_kwh
+    return row
