@@ -21,6 +21,7 @@ from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
 from sidecar.exporters.summary import Totals, totals_of, write_summary
 from sidecar.factors import Place, SeenGpu, choose_factors, with_country
+from sidecar.identity.downward import valid_annotations
 from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.journal.append import Journal
@@ -37,7 +38,12 @@ from sidecar.meters.usage import usage_between
 from sidecar.meters.visible_devices import parse_visible_devices
 from sidecar.record import EmissionRecord
 from sidecar.recording import Event, Metered, Occasion, start_record, window_record
-from sidecar.settings import Settings, SettingsError, environment_name
+from sidecar.settings import (
+    Settings,
+    SettingsError,
+    environment_name,
+    parse_interval_s,
+)
 from sidecar.windows import Window, next_boundary_s, snapped_s, window_between
 
 SAMPLE_PERIOD_S: Final = 1.0
@@ -384,6 +390,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         resolver = IdentityResolver(_resolver_config(settings, environ))
         method = choose_pod_method(settings, environ, reservation, purpose)
         now = resolver.current()
+        settings = _annotated(settings, now.identity.annotations)
         choose_factors(Place(now.identity, now.hardware), settings, catalogue)
     except ValueError as error:
         raise SettingsError(str(error)) from error
@@ -395,6 +402,18 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         catalogue=catalogue,
         pod_method=method,
         reserved=reservation,
+    )
+
+
+def _annotated(settings: Settings, annotations: Mapping[str, str]) -> Settings:
+    """Take the pod's `emissions/interval` where no setting speaks; a bad one was warned of."""
+    valid, _ = valid_annotations(annotations)
+    if "interval" not in valid or settings.origins.get("interval", "default") != "default":
+        return settings
+    return replace(
+        settings,
+        interval=parse_interval_s(valid["interval"]),
+        origins={**settings.origins, "interval": "annotation emissions/interval"},
     )
 
 

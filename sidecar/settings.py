@@ -48,6 +48,11 @@ def duration_between(low_s: float, high_s: float) -> Callable[[str], float]:
     return parse
 
 
+def parse_interval_s(text: str) -> float:
+    """Length of a window in seconds, from 1 s to 1 h."""
+    return duration_between(1, 3600)(text)
+
+
 def number_between(low: float, high: float, unit: str) -> Callable[[str], float]:
     """Make a parser of finite numbers from `low` to `high`, both included."""
 
@@ -123,12 +128,12 @@ class Settings:
         metavar="DIR",
         default=Path("emissions"),
     )
-    project: str | None = setting(parse_text, "what the emissions are charged to", metavar="NAME")
+    project: str | None = setting(str.strip, "what the emissions are charged to", metavar="NAME")
     experiment: str | None = setting(parse_text, "experiment within the project", metavar="NAME")
     run_id: str | None = setting(parse_text, "id of this run (default: a new uuid)", metavar="ID")
     cluster: str | None = setting(parse_text, "name of the cluster", metavar="NAME")
     interval: float = setting(
-        duration_between(1, 3600), "length of a window, 1s to 1h", metavar="DURATION", default=15.0
+        parse_interval_s, "length of a window, 1s to 1h", metavar="DURATION", default=15.0
     )
     region: str | None = setting(parse_text, "Azure region, overrides detection", metavar="REGION")
     vm_size: str | None = setting(parse_text, "Azure VM size, overrides detection", metavar="SIZE")

@@ -21,7 +21,7 @@ from sidecar.identity.bounded import (
     shown,
 )
 from sidecar.identity.fields import Attempt, Findings, Sourced
-from sidecar.settings import duration_between
+from sidecar.settings import parse_interval_s
 
 PODINFO_DIR: Final = Path("/etc/podinfo")
 ANNOTATION_PREFIX: Final = "emissions/"
@@ -317,7 +317,7 @@ def _check_of(name: str) -> Callable[[str], object]:
         "track": _check_boolean,
         "project": valid_project_name,
         "experiment": valid_project_name,
-        "interval": duration_between(1, 3600),
+        "interval": parse_interval_s,
         "volume": _check_volume,
         "mount": _check_mount,
         "budget": _check_budget,

@@ -22,12 +22,20 @@ _VGPU_PROFILE = re.compile(r"-\d+[ABCQ]$")
 Answer = TypeVar("Answer")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Answers:
     """How many calls were made in one round, and how many were answered (a refusal counts)."""
 
     asked: int = 0
     answered: int = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether something was asked and nothing answered."""
+        return self.asked > 0 and self.answered == 0
+
+    def __add__(self, other: "Answers") -> "Answers":
+        return Answers(self.asked + other.asked, self.answered + other.answered)
 
 
 class GpuBoard:
@@ -181,19 +189,18 @@ class GpuBoard:
     def _ask(self, what: str, call: Callable[[BoardHandle], Answer]) -> Answer | None:
         if self._handle is None or what in self._refused:
             return None
-        self._answers.asked += 1
         try:
             answer = call(self._handle)
         except NvmlCallError as error:
             if error.session_ended or error.board_lost:
                 raise
+            self._answers += Answers(asked=1, answered=int(error.refused))
             if error.refused:
                 self._refused.add(what)
-                self._answers.answered += 1
             else:
                 self._trouble = str(error)
             return None
-        self._answers.answered += 1
+        self._answers += Answers(asked=1, answered=1)
         return answer
 
     def _notes(self, counted: CounterTally, sampled: SampleTally) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+from collections.abc import Callable
 from types import ModuleType
 
 from sidecar.meters.condition import Condition
@@ -81,33 +82,32 @@ class NvmlMeter:
     def _round(self, now_s: float, *, counters: bool) -> None:
         if self._given_up or not self._is_open(now_s):
             return
-        total = Answers()
         try:
-            for board in self._boards.values():
-                self._poll(board, now_s, total, counters=counters)
+            answers = self._ask_all(GpuBoard.sample, now_s)
+            # One call that fails for good is not the end: the counters may still answer.
+            if counters or answers.silent:
+                answers += self._ask_all(GpuBoard.meter, now_s)
         except NvmlCallError as error:
             self._end_session(now_s, str(error))
             return
-        if total.answered:
+        if answers.answered:
             self._backoff_s = 1.0
-        elif total.asked:
+        elif answers.silent:
             self._end_session(now_s, "no GPU answers any more")
 
-    def _poll(self, board: GpuBoard, now_s: float, total: Answers, *, counters: bool) -> None:
-        """Ask one board; raises NvmlCallError only when the whole session has ended."""
-        try:
-            rounds = [board.sample(now_s)]
-            if counters:
-                rounds.append(board.meter(now_s))
-        except NvmlCallError as error:
-            if not error.board_lost:
-                raise
-            board.release(str(error))
-            self._look_after_s = min(self._look_after_s, now_s + LOOK_AGAIN_S)
-            total.answered += 1
-            return
-        total.asked += sum(answers.asked for answers in rounds)
-        total.answered += sum(answers.answered for answers in rounds)
+    def _ask_all(self, question: Callable[[GpuBoard, float], Answers], now_s: float) -> Answers:
+        """Ask every board; raises NvmlCallError only when the whole session has ended."""
+        total = Answers()
+        for board in self._boards.values():
+            try:
+                total += question(board, now_s)
+            except NvmlCallError as error:
+                if not error.board_lost:
+                    raise
+                board.release(str(error))
+                self._look_after_s = min(self._look_after_s, now_s + LOOK_AGAIN_S)
+                total += Answers(asked=1, answered=1)  # by the driver
+        return total
 
     def _is_open(self, now_s: float) -> bool:
         if self._library is None:

@@ -122,8 +122,20 @@ def test_a_daemon_reload_that_keeps_the_driver_loses_nothing(
     assert meter.status()[0].available
 
 
-def test_reopening_is_tried_with_growing_pauses(a100: FakeNvml, meters: list[NvmlMeter]):
-    a100.set({"error.nvmlInit": 9})
+@pytest.mark.parametrize(
+    "errors",
+    [
+        {"nvmlInit": 9},
+        {"nvmlDeviceGetCount": UNKNOWN},
+        {"nvmlDeviceGetTotalEnergyConsumption": 1},
+        {"nvmlDeviceGetTotalEnergyConsumption": UNKNOWN, "nvmlDeviceGetUtilizationRates": UNKNOWN},
+    ],
+    ids=str,
+)
+def test_reopening_is_tried_with_growing_pauses(
+    a100: FakeNvml, meters: list[NvmlMeter], errors: dict[str, int]
+):
+    a100.set({f"error.{function}": code for function, code in errors.items()})
     meter = opened(meters)
     openings = []
     for second in range(300):
@@ -174,12 +186,33 @@ def test_a_gpu_that_is_lost_at_the_start_is_found_later(a100: FakeNvml, meters: 
     assert only(meter.read(LOOK_AGAIN_S)).energy_mj == 0
 
 
+def test_while_nvml_is_away_nothing_is_sampled_nor_made_up(a100: FakeNvml, meters: list[NvmlMeter]):
+    a100.gpu(0, energy_mj=None)
+    meter = opened(meters)
+    meter.sample(0.0)
+    a100.set({"epoch": 2})
+    meter.sample(1.0)
+    meter.sample(2.5)
+    reading = only(meter.read(3.5))
+    assert reading.energy_mj == 250_000
+    assert (reading.metered_s, reading.observed_s) == (1.0, 1.0)
+
+
+def test_a_name_that_is_no_text_is_unknown(a100: FakeNvml, meters: list[NvmlMeter]):
+    a100.gpu(0, name="Tesla caf\udce9")
+    reading = only(opened(meters).read(0.0))
+    assert reading.model == "unknown"
+    assert reading.energy_mj == 0
+
+
 def test_one_broken_call_does_not_end_the_session(a100: FakeNvml, meters: list[NvmlMeter]):
     a100.set({"0.error.nvmlDeviceGetUtilizationRates": UNKNOWN})
     meter = opened(meters)
     meter.read(0.0)
     a100.gpu(0, energy_mj=1_000_500)
-    reading = only(meter.read(1.0))
+    for second in range(1, 9):
+        meter.sample(float(second))
+    reading = only(meter.read(9.0))
     assert reading.energy_mj == 500
     assert reading.observed_s == 0
     assert any("nvmlDeviceGetUtilizationRates" in note for note in reading.notes)

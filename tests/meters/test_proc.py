@@ -46,6 +46,11 @@ def test_iowait_that_falls_is_held(proc_tree: ProcTree):
     assert after.total_s - before.total_s == pytest.approx(1)
 
 
+def test_a_small_dip_that_lasts_and_recovers_counts_once():
+    counter = RisingSeconds()
+    assert [counter.advance(value) for value in (10, 8, 8.5, 9, 10, 12)] == [10, 10, 10, 10, 10, 12]
+
+
 def test_a_confirmed_restart_of_the_counter_goes_on_counting(proc_tree: ProcTree):
     meter = ProcMeter(proc_tree.stat(user=5000, idle=9000).root)
     values = [meter.cpu()]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.meters.kernel_file import read_kernel_file
 from sidecar.meters.pod.process_tree import (
     CpuTimeLedger,
     ProcessTimes,
@@ -74,6 +75,33 @@ def test_a_child_nobody_waited_for_does_not_hide_later_work(tree: ProcTree):
     assert ticks_of(source) == 1050
     tree.process(102, ROOT, own_ticks=80)
     assert ticks_of(source) == 1080
+
+
+def test_what_nobody_waited_for_is_owed_for_one_reading_only(tree: ProcTree):
+    tree.process(101, ROOT)
+    source = ProcessTreeSource(ROOT, tree.root)
+    tree.process(101, ROOT, own_ticks=1000)
+    assert ticks_of(source) == 1000
+    tree.end(101)
+    assert [ticks_of(source), ticks_of(source)] == [1000, 1000]
+    tree.process(ROOT, 1, own_ticks=5000, reaped_ticks=50)
+    assert ticks_of(source) == 1050
+
+
+def test_a_child_that_ends_while_the_tree_is_read_counts_once(
+    tree: ProcTree, monkeypatch: pytest.MonkeyPatch
+):
+    """The child's pid is lower, so it is listed first; it ends before its parent is looked at."""
+    source = ProcessTreeSource(ROOT, tree.root)
+    tree.process(500, ROOT).process(30, 500, own_ticks=10)
+
+    def read_and_end_the_child(path: str, **options: bytes) -> bytes:
+        if path.endswith("/500/stat") and (tree.root / "30").exists():
+            tree.end(30).process(500, ROOT, reaped_ticks=12)
+        return read_kernel_file(path, **options)
+
+    monkeypatch.setattr("sidecar.meters.pod.process_tree.read_kernel_file", read_and_end_the_child)
+    assert ticks_of(source) == 12
 
 
 def test_time_taken_over_one_reading_late_is_not_counted_again(tree: ProcTree):

@@ -108,7 +108,7 @@ def test_a_package_that_vanishes_ends_the_sum_and_its_return_goes_on(powercap: P
 
 
 def test_a_counter_that_restarts_while_unreadable_loses_the_interval(powercap: PowercapTree):
-    meter = RaplMeter(powercap.zone("intel-rapl:0", "package-0", 900_000).root)
+    meter = RaplMeter(powercap.zone("intel-rapl:0", "package-0", 900_000, 1_000_000).root)
     (powercap.zones / "intel-rapl:0" / "energy_uj").unlink()
     meter.sample()
     powercap.count("intel-rapl:0", 5)

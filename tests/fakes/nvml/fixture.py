@@ -47,7 +47,8 @@ class FakeNvml:
 
     def _write(self) -> "FakeNvml":
         scratch = self.state_path.with_suffix(".new")
-        scratch.write_text("".join(f"{key}={value}\n" for key, value in self.state.items()))
+        text = "".join(f"{key}={value}\n" for key, value in self.state.items())
+        scratch.write_bytes(text.encode("utf-8", "surrogateescape"))
         scratch.replace(self.state_path)
         return self
 

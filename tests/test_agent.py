@@ -1,0 +1,412 @@
+"""The loop under a clock and counters that the test turns by hand."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.agent import (
+    EARLY_WINDOWS_MAX,
+    Agent,
+    Clock,
+    Parts,
+    Wake,
+    assemble,
+    record_stem,
+    totals_text,
+)
+from sidecar.catalogue.lookup import Catalogue
+from sidecar.identity.fields import Hardware, Identity, Resolution
+from sidecar.meters.node import NodeMeter
+from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.requests import Reservation
+from sidecar.meters.pod.whole_node import WholeNodeSource
+from sidecar.meters.proc import ProcMeter
+from sidecar.meters.rapl import RaplMeter
+from sidecar.settings import SettingsError, load_settings
+from tests.fakes.trees import ProcTree
+
+START_S = 1_800_000_000.0
+
+
+@dataclass
+class Machine:
+    """A machine whose time and counters move when told; suspended time moves the wall clock only."""
+
+    proc: ProcTree
+    wall_s: float = START_S
+    monotonic_s: float = 1000.0
+
+    def run(self, seconds, *, load=0.5):
+        self.wall_s += seconds
+        self.monotonic_s += seconds
+        busy = seconds * self.proc.cpus * load
+        idle = seconds * self.proc.cpus * (1 - load)
+        self.proc.stat(
+            user=self.proc.times_s["user"] + busy, idle=self.proc.times_s["idle"] + idle
+        )
+
+    def suspend(self, seconds):
+        self.wall_s += seconds
+
+
+@dataclass
+class Identities:
+    """An identity chain that says what the test sets."""
+
+    resolution: Resolution = field(
+        default_factory=lambda: Resolution(
+            Identity(project="demo", pod_uid="0000-uid", sources={"project": "setting"}),
+            Hardware(cpu_model="AMD EPYC 7763 64-Core Processor", logical_cpus=2),
+            (),
+            settled=True,
+        )
+    )
+    closed: bool = False
+
+    def start(self):
+        pass
+
+    def current(self):
+        return self.resolution
+
+    def wait(self, timeout_s):
+        return self.resolution
+
+    def close(self):
+        self.closed = True
+
+    def answer(self, **fields):
+        identity = replace(self.resolution.identity, **fields)
+        self.resolution = replace(self.resolution, identity=identity, settled=True)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(ProcTree(tmp_path / "proc"))
+
+
+@pytest.fixture
+def identities():
+    return Identities()
+
+
+@pytest.fixture
+def make_agent(tmp_path, machine, identities):
+    def make(**flags):
+        given = {"volume": str(tmp_path / "volume"), "interval": "15s", **flags}
+        settings = load_settings(given, {})
+        clock = Clock(lambda: machine.wall_s, lambda: machine.monotonic_s)
+        meter = NodeMeter(
+            ProcMeter(machine.proc.root),
+            RaplMeter(tmp_path / "sys", clock=clock.monotonic_s),
+            NvmlMeter(selected=()),
+            WholeNodeSource(),
+            clock=clock.monotonic_s,
+        )
+        return Agent(
+            Parts(settings, identities, meter, Catalogue(), "whole-node", clock=clock, boot_id="b")
+        )
+
+    return make
+
+
+def records(tmp_path):
+    (segment,) = (tmp_path / "volume" / "records").iterdir()
+    return [json.loads(line) for line in segment.read_text().splitlines()]
+
+
+def ticks(machine, *steps):
+    """A waiter that runs the machine through the steps, one a wait, and then stops."""
+    remaining = list(steps)
+
+    def wait(timeout_s):
+        if not remaining:
+            return Wake(stop="test over")
+        step = remaining.pop(0)
+        if isinstance(step, Wake):
+            return step
+        machine.run(timeout_s if step == "full" else step)
+        return Wake()
+
+    return wait
+
+
+def run_through(agent, machine, *steps):
+    agent.open()
+    return agent.close(agent.run(ticks(machine, *steps)))
+
+
+def test_records_begin_with_a_start_that_meters_nothing(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine)
+    first = records(tmp_path)[0]
+    assert (first["event"], first["record_id"]) == ("start", "0000-uid.b.0")
+    assert first["energy_kwh"] is None
+    assert first["duration_s"] == 0.0
+
+
+def test_windows_follow_one_another_on_the_wall_clock(make_agent, machine, tmp_path):
+    machine.wall_s = START_S + 4.0
+    run_through(make_agent(), machine, "full", "full", "full", 5.0)
+    rows = records(tmp_path)
+    assert [row["duration_s"] for row in rows] == [0.0, 11.0, 15.0, 15.0, 5.0]
+    for earlier, later in zip(rows, rows[1:], strict=False):
+        assert later["window_start"] == earlier["window_end"]
+    assert [row["event"] for row in rows] == ["start", "window", "window", "window", "end"]
+    assert rows[-1]["end_reason"] == "test over"
+
+
+def test_record_ids_count_up(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine, "full", "full")
+    assert [row["record_id"] for row in records(tmp_path)] == [
+        f"0000-uid.b.{number}" for number in range(4)
+    ]
+
+
+def test_energy_is_the_formulas(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine, "full")
+    row = records(tmp_path)[1]
+    cpu = Catalogue().cpu_named("AMD EPYC 7763 64-Core Processor")
+    idle_w, max_w = cpu.idle_per_thread.value, cpu.max_per_thread.value
+    expected_j = 15 * 2 * (idle_w + (max_w - idle_w) * 0.5)
+    assert row["cpu_energy_kwh"] == pytest.approx(expected_j / 3.6e6, rel=1e-12)
+    assert row["cpu_utilization"] == 0.5
+
+
+def test_a_late_tick_is_one_long_window_of_the_same_power(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine, "full", 100.0, "full")
+    _, normal, late, *_ = records(tmp_path)
+    assert late["duration_s"] == 100.0
+    assert late["gap_s"] == 0.0
+    power_before = normal["cpu_energy_kwh"] / normal["duration_s"]
+    assert late["cpu_energy_kwh"] / late["duration_s"] == pytest.approx(power_before)
+
+
+def test_a_suspended_machine_is_a_gap_without_energy(make_agent, machine, tmp_path):
+    agent = make_agent()
+    agent.open()
+    machine.suspend(3600)
+    agent.close(agent.run(ticks(machine, 15.0)))
+    row = records(tmp_path)[1]
+    assert row["gap_s"] == 3600.0
+    assert row["duration_s"] == 15.0
+    power_w = row["cpu_energy_kwh"] * 3.6e6 / 15
+    assert power_w < 2 * 2  # two threads at half load: nothing of the hour
+
+
+def test_a_wall_clock_set_back_does_not_stop_the_windows(make_agent, machine, tmp_path):
+    agent = make_agent()
+    agent.open()
+    machine.wall_s -= 7200
+    agent.close(agent.run(ticks(machine, 20.0, 20.0, 20.0)))
+    rows = records(tmp_path)
+    assert sum(row["duration_s"] for row in rows) == 60.0
+    assert all(row["gap_s"] == 0 for row in rows)
+    assert all(row["window_end"] >= row["window_start"] for row in rows)
+
+
+def test_an_announced_end_makes_windows_short(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine, 5.0, Wake(hurry=True), "full", "full", "full")
+    durations = [row["duration_s"] for row in records(tmp_path)]
+    assert durations[1] == 5.0
+    assert all(duration <= 2.0 for duration in durations[2:])
+
+
+def test_early_records_are_completed_when_the_identity_settles(
+    make_agent, machine, identities, tmp_path
+):
+    identities.resolution = replace(identities.resolution, settled=False)
+    agent = make_agent()
+    agent.open()
+    agent.run(ticks(machine, "full", "full"))
+    assert {row["region"] for row in records(tmp_path)} == {None}
+    before = [row["record_id"] for row in records(tmp_path)]
+    identities.answer(region="swedencentral", vm_size="Standard_D2as_v5", provider="azure")
+    agent.close(agent.run(ticks(machine, "full")))
+    rows = records(tmp_path)
+    assert {row["region"] for row in rows} == {"swedencentral"}
+    assert {row["carbon_intensity_level"] for row in rows} == {"zone"}
+    assert [row["record_id"] for row in rows][: len(before)] == before
+    total_g = sum(row["emissions_g"] for row in rows if row["emissions_g"])
+    assert agent.totals.merged.emissions_g == pytest.approx(total_g)
+
+
+def test_an_identity_that_answers_at_the_end_still_completes_all(
+    make_agent, machine, identities, tmp_path
+):
+    identities.resolution = replace(identities.resolution, settled=False)
+    agent = make_agent()
+    agent.open()
+    reason = agent.run(ticks(machine, "full"))
+    identities.answer(region="westeurope")
+    agent.close(reason)
+    assert {row["country_iso3"] for row in records(tmp_path)} == {"NLD"}
+
+
+def test_an_identity_that_never_answers_keeps_the_records_as_they_are(
+    make_agent, machine, identities, tmp_path
+):
+    identities.resolution = replace(identities.resolution, settled=False)
+    run_through(make_agent(), machine, "full", "full")
+    rows = records(tmp_path)
+    assert len(rows) == 4
+    assert {row["region"] for row in rows} == {None}
+    assert {row["carbon_intensity_level"] for row in rows} == {"world"}
+    assert identities.closed
+
+
+def test_memory_stays_bounded_while_the_identity_is_open(make_agent, machine, identities):
+    identities.resolution = replace(identities.resolution, settled=False)
+    agent = make_agent(interval="1s")
+    agent.open()
+    agent.run(ticks(machine, *[1.0] * (EARLY_WINDOWS_MAX + 20)))
+    assert agent._early is None
+
+
+def test_the_summary_is_the_sum_of_the_windows(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine, "full", "full", 3.0)
+    summary = json.loads((tmp_path / "volume" / "summary.json").read_text())
+    rows = records(tmp_path)
+    assert summary["windows"] == 3
+    assert summary["energy_kwh"] == pytest.approx(
+        sum(row["energy_kwh"] for row in rows if row["energy_kwh"])
+    )
+    assert summary["window_start"] == rows[0]["window_start"]
+
+
+def test_a_run_without_an_id_gets_one_and_keeps_it(make_agent, machine, tmp_path):
+    run_through(make_agent(), machine, "full", "full")
+    (run_id,) = {row["run_id"] for row in records(tmp_path)}
+    assert run_id
+    assert records(tmp_path)[0]["identity_source"]["run_id"] == "generated"
+
+
+def test_a_volume_that_fails_does_not_stop_metering(make_agent, machine, tmp_path, caplog):
+    (tmp_path / "volume").write_text("a file where the volume should be")
+    totals = run_through(make_agent(), machine, "full", "full")
+    assert totals.windows == 3
+    assert totals.merged.energy_kwh > 0
+    told = [line for line in caplog.messages if "metering goes on, records wait" in line]
+    assert len(told) == 1
+    assert any("could not be written" in line and "Wh" in line for line in caplog.messages)
+
+
+def test_records_that_waited_are_written_when_the_volume_is_back(make_agent, machine, tmp_path):
+    blocker = tmp_path / "volume"
+    blocker.write_text("in the way")
+    agent = make_agent()
+    agent.open()
+    agent.run(ticks(machine, "full"))
+    blocker.unlink()
+    agent.close(agent.run(ticks(machine, "full")))
+    assert [row["event"] for row in records(tmp_path)] == ["start", "window", "window", "end"]
+
+
+def test_a_missing_proc_stat_gives_null_not_zero(make_agent, machine, tmp_path):
+    (machine.proc.root / "stat").unlink()
+    agent = make_agent()
+    agent.open()
+
+    def wait(timeout_s, steps=iter([15.0])):
+        step = next(steps, None)
+        if step is None:
+            return Wake(stop="over")
+        machine.wall_s += step
+        machine.monotonic_s += step
+        return Wake()
+
+    agent.close(agent.run(wait))
+    row = records(tmp_path)[1]
+    assert row["cpu_energy_kwh"] is None
+    assert row["ram_energy_kwh"] > 0
+
+
+@pytest.mark.parametrize(
+    ("uid", "stem"),
+    [
+        ("8e1f-22", "8e1f-22.b"),
+        (None, "run.b"),
+        ("../../etc/passwd", "------etc-passwd.b"),
+        ("x" * 500, "x" * 64 + ".b"),
+    ],
+)
+def test_segment_names_hold_nothing_a_path_could_be_made_of(uid, stem):
+    assert record_stem(uid, "b") == stem
+
+
+def test_totals_name_energy_emissions_bounds_and_project(make_agent, machine):
+    text = totals_text(run_through(make_agent(), machine, "full"))
+    assert "Wh" in text
+    assert "g CO2e" in text
+    assert "project demo" in text
+
+
+def settings_in(tmp_path, **flags):
+    return load_settings({"volume": str(tmp_path), "imds_endpoint": "none", **flags}, {})
+
+
+def test_a_command_is_metered_by_its_process_tree(tmp_path):
+    assert assemble(settings_in(tmp_path), {}, "exec").pod_method == "process-tree"
+
+
+def test_a_managed_azureml_job_has_the_machine_for_itself(tmp_path):
+    parts = assemble(settings_in(tmp_path), {"AZUREML_RUN_ID": "run-1"}, "exec")
+    assert parts.pod_method == "whole-node"
+
+
+def test_a_sidecar_takes_the_share_of_the_requests_when_there_are_some(tmp_path):
+    parts = assemble(settings_in(tmp_path, requests_cpu="500m"), {}, "run")
+    assert (parts.pod_method, parts.reserved) == ("requests", Reservation(cpus=0.5))
+
+
+def test_a_sidecar_without_requests_takes_the_whole_node(tmp_path):
+    assert assemble(settings_in(tmp_path), {}, "run").pod_method == "whole-node"
+
+
+def test_a_sidecar_cannot_meter_a_tree_it_did_not_start(tmp_path):
+    with pytest.raises(SettingsError, match="use 'exec'"):
+        assemble(settings_in(tmp_path, attribution="process-tree"), {}, "run")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"requests_cpu": "-1"},
+        {"energy_mix": "coal=-3"},
+        {"energy_mix": "unobtainium=5"},
+        {"project": "two\nlines"},
+        {"vm_sizes_file": "/nonexistent/sizes.csv"},
+    ],
+    ids=lambda flags: next(iter(flags)),
+)
+def test_settings_that_cannot_be_used_are_told_before_metering(tmp_path, flags):
+    with pytest.raises(SettingsError):
+        assemble(settings_in(tmp_path, **flags), {}, "run")
+
+
+def podinfo(tmp_path, interval):
+    directory = tmp_path / "podinfo"
+    directory.mkdir()
+    (directory / "annotations").write_text(f'emissions/interval="{interval}"\n')
+    return str(directory)
+
+
+def test_the_pods_annotation_sets_the_interval(tmp_path):
+    settings = settings_in(tmp_path, podinfo=podinfo(tmp_path, "30s"))
+    assert assemble(settings, {"POD_UID": "u"}, "run").settings.interval == 30.0
+
+
+def test_a_setting_wins_over_the_pods_annotation(tmp_path):
+    settings = settings_in(tmp_path, podinfo=podinfo(tmp_path, "30s"), interval="5s")
+    assert assemble(settings, {"POD_UID": "u"}, "run").settings.interval == 5.0
+
+
+def test_a_bad_annotation_keeps_the_default(tmp_path):
+    settings = settings_in(tmp_path, podinfo=podinfo(tmp_path, "often"))
+    assert assemble(settings, {"POD_UID": "u"}, "run").settings.interval == 15.0
+
+
+def test_the_volume_is_made_where_it_is_missing(make_agent, machine, tmp_path):
+    run_through(make_agent(volume=str(tmp_path / "volume")), machine, "full")
+    assert Path(tmp_path / "volume" / "emissions.csv").is_file()
