@@ -11,20 +11,72 @@ from pydantic import TypeAdapter
 
 from sidecar.record import EmissionRecord, GpuRecord, merge_records, to_mapping, to_ndjson
 
-CONTRACT = """
-schema record_id tool_version project experiment run_id cluster namespace pod pod_uid workload
-labels annotations event end_reason
-node provider vm_size vm_id region zone country_iso3 subscription_id resource_group vm_scale_set
-priority identity_source
-window_start window_end duration_s gap_s
-cpu_utilization gpu_utilization ram_used_gib pod_cpu_seconds gpus
-node_cpu_energy_kwh node_ram_energy_kwh node_gpu_energy_kwh node_energy_kwh
-share_cpu share_idle share_ram share_gpu
-cpu_energy_kwh ram_energy_kwh gpu_energy_kwh energy_kwh pue facility_energy_kwh water_l
-carbon_intensity_g_per_kwh carbon_intensity_source carbon_intensity_year carbon_intensity_level
-emissions_g embodied_g
-cpu_power_method cpu_power_source gpu_method pod_method quality emissions_low_g emissions_high_g
-""".split()
+CONTRACT = [
+    "schema",
+    "record_id",
+    "tool_version",
+    "project",
+    "experiment",
+    "run_id",
+    "cluster",
+    "namespace",
+    "pod",
+    "pod_uid",
+    "workload",
+    "labels",
+    "annotations",
+    "event",
+    "end_reason",
+    "node",
+    "provider",
+    "vm_size",
+    "vm_id",
+    "region",
+    "zone",
+    "country_iso3",
+    "subscription_id",
+    "resource_group",
+    "vm_scale_set",
+    "priority",
+    "identity_source",
+    "window_start",
+    "window_end",
+    "duration_s",
+    "gap_s",
+    "cpu_utilization",
+    "gpu_utilization",
+    "ram_used_gib",
+    "pod_cpu_seconds",
+    "gpus",
+    "node_cpu_energy_kwh",
+    "node_ram_energy_kwh",
+    "node_gpu_energy_kwh",
+    "node_energy_kwh",
+    "share_cpu",
+    "share_idle",
+    "share_ram",
+    "share_gpu",
+    "cpu_energy_kwh",
+    "ram_energy_kwh",
+    "gpu_energy_kwh",
+    "energy_kwh",
+    "pue",
+    "facility_energy_kwh",
+    "water_l",
+    "carbon_intensity_g_per_kwh",
+    "carbon_intensity_source",
+    "carbon_intensity_year",
+    "carbon_intensity_level",
+    "emissions_g",
+    "embodied_g",
+    "cpu_power_method",
+    "cpu_power_source",
+    "gpu_method",
+    "pod_method",
+    "quality",
+    "emissions_low_g",
+    "emissions_high_g",
+]
 
 
 def record(**changes):

@@ -1,13 +1,11 @@
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.meters.pod.process_tree import ProcessTreeSource
 from sidecar.meters.pod.requests import RequestsSource, Reservation, parse_quantity
-from sidecar.meters.pod.source import PodSource, choose_pod_source
+from sidecar.meters.pod.source import PodSource
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.reading import PodReading
 
@@ -114,22 +112,6 @@ def test_empty_variables_are_no_reservation():
 
 def test_a_request_of_zero_is_a_reservation():
     assert Reservation.from_environment({"EMISSIONS_REQUESTS_GPU": "0"}).is_known
-
-
-@pytest.mark.parametrize(
-    ("reservation", "process_root", "kind"),
-    [
-        (Reservation(), None, WholeNodeSource),
-        (Reservation(cpus=1), None, RequestsSource),
-        (Reservation(gpus=0), None, RequestsSource),
-        (Reservation(cpus=1), 1, ProcessTreeSource),
-        (Reservation(), 1, ProcessTreeSource),
-    ],
-)
-def test_the_best_source_is_chosen(
-    reservation: Reservation, process_root: int | None, kind: type[PodSource]
-):
-    assert type(choose_pod_source(reservation, process_root, Path("/proc"))) is kind
 
 
 @pytest.mark.parametrize("source", [WholeNodeSource(), RequestsSource(Reservation(cpus=2))])

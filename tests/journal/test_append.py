@@ -1,0 +1,134 @@
+"""The segment on the volume: durable, whole, and patient with a volume that fails."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.journal.append import WAITING_MAX, Journal
+from sidecar.record import EmissionRecord
+
+
+def record(number, energy_kwh=1.0):
+    return EmissionRecord(record_id=f"u.b.{number}", energy_kwh=energy_kwh, duration_s=1.0)
+
+
+def ids(journal):
+    return [json.loads(line)["record_id"] for line in journal.path.read_text().splitlines()]
+
+
+def test_a_record_is_on_the_volume_when_append_returns(tmp_path):
+    journal = Journal(tmp_path / "volume", "u.b.0")
+    assert journal.append(record(0))
+    assert ids(journal) == ["u.b.0"]
+
+
+def test_records_stand_in_their_order(tmp_path):
+    journal = Journal(tmp_path, "u.b.0")
+    for number in range(5):
+        journal.append(record(number))
+    assert ids(journal) == [f"u.b.{number}" for number in range(5)]
+
+
+def test_a_volume_that_fails_is_told_once_and_keeps_all(tmp_path, caplog):
+    volume = tmp_path / "volume"
+    volume.write_text("no directory")
+    journal = Journal(volume, "u.b.0")
+    assert [journal.append(record(number)) for number in range(3)] == [False] * 3
+    assert len(journal.waiting) == 3
+    assert len([line for line in caplog.messages if "metering goes on" in line]) == 1
+
+
+def test_what_waited_is_written_in_order_when_the_volume_is_back(tmp_path, caplog):
+    volume = tmp_path / "volume"
+    volume.write_text("no directory")
+    journal = Journal(volume, "u.b.0")
+    journal.append(record(0))
+    volume.unlink()
+    assert journal.append(record(1))
+    assert ids(journal) == ["u.b.0", "u.b.1"]
+    assert journal.failure is None
+    assert any("can be written again" in line for line in caplog.messages)
+
+
+def test_a_torn_line_of_a_failed_write_is_overwritten(tmp_path):
+    journal = Journal(tmp_path, "u.b.0")
+    journal.append(record(0))
+    with journal.path.open("a") as stream:
+        stream.write('{"schema":1,"record_id":"torn')
+    journal.append(record(1))
+    assert ids(journal) == ["u.b.0", "u.b.1"]
+
+
+def test_many_waiting_records_are_merged_and_lose_no_energy(tmp_path):
+    volume = tmp_path / "volume"
+    volume.write_text("no directory")
+    journal = Journal(volume, "u.b.0")
+    for number in range(WAITING_MAX + 50):
+        journal.append(record(number))
+    assert len(journal.waiting) == WAITING_MAX
+    assert sum(item.energy_kwh for item in journal.waiting) == WAITING_MAX + 50
+
+
+def test_rewriting_replaces_the_whole_segment(tmp_path):
+    journal = Journal(tmp_path, "u.b.0")
+    for number in range(3):
+        journal.append(record(number))
+    assert journal.rewrite([record(0, 5.0), record(1, 5.0), record(2, 5.0)])
+    journal.append(record(3))
+    assert ids(journal) == ["u.b.0", "u.b.1", "u.b.2", "u.b.3"]
+
+
+@pytest.mark.needs("root")
+def test_a_rewrite_that_fails_leaves_the_old_segment_and_is_tried_again(tmp_path, full_disk):
+    journal = Journal(full_disk.path, "u.b.0")
+    for number in range(3):
+        journal.append(record(number))
+    full_disk.fill()
+    before = journal.path.read_bytes()
+    assert not journal.rewrite([record(number, 5.0) for number in range(3)])
+    assert journal.path.read_bytes() == before
+    full_disk.free()
+    assert journal.append(record(3))
+    assert ids(journal) == ["u.b.0", "u.b.1", "u.b.2", "u.b.3"]
+    assert json.loads(journal.path.read_text().splitlines()[0])["energy_kwh"] == 5.0
+
+
+@pytest.mark.needs("root")
+def test_a_full_disk_never_leaves_a_torn_line_in_front_of_a_record(full_disk):
+    journal = Journal(full_disk.path, "u.b.0")
+    journal.append(record(0))
+    full_disk.fill(leave_bytes=4096)
+    written = 1
+    while journal.append(record(written)) and written < 1000:
+        written += 1
+    assert journal.waiting
+    full_disk.free()
+    assert journal.flush()
+    assert ids(journal) == [f"u.b.{number}" for number in range(written + 1)]
+
+
+@settings(max_examples=30)
+@given(works=st.lists(st.booleans(), min_size=1, max_size=12))
+def test_whatever_fails_when_every_record_lands_once(works, tmp_path_factory):
+    volume = tmp_path_factory.mktemp("volume") / "v"
+    away = volume.with_name("away")
+    journal = Journal(volume, "u.b.0")
+    for number, works_now in enumerate(works):
+        if works_now and volume.is_file():
+            volume.unlink()
+            if away.exists():
+                away.rename(volume)
+        elif not works_now and not volume.is_file():
+            if volume.exists():
+                volume.rename(away)
+            volume.write_text("in the way")
+        journal.append(record(number))
+    if volume.is_file():
+        volume.unlink()
+        if away.exists():
+            away.rename(volume)
+    assert journal.flush()
+    assert ids(journal) == [f"u.b.{number}" for number in range(len(works))]
+    assert not list(journal.path.parent.glob("*.tmp"))

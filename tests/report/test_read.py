@@ -1,0 +1,84 @@
+"""Reading records: each once, and what is not a record is counted, never fatal."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.report.read import ReadReport, read_records
+from tests.report.records import record, write
+
+
+def read(source):
+    seen = ReadReport()
+    return list(read_records(source, seen)), seen
+
+
+def test_records_are_found_at_any_depth_plain_and_compressed(tmp_path):
+    write(tmp_path / "records" / "a.ndjson", record("a.1"), record("a.2"))
+    write(tmp_path / "other" / "deep" / "b.ndjson.gz", record("b.1"))
+    records, seen = read(tmp_path)
+    assert {item.record_id for item in records} == {"a.1", "a.2", "b.1"}
+    assert (seen.files, seen.records, seen.duplicates) == (2, 3, 0)
+
+
+def test_a_record_that_stands_twice_counts_once(tmp_path):
+    write(tmp_path / "a.ndjson", record("a.1"))
+    write(tmp_path / "copy" / "a.ndjson.gz", record("a.1"))
+    records, seen = read(tmp_path)
+    assert len(records) == 1
+    assert seen.duplicates == 1
+
+
+def test_a_torn_last_line_is_left_out_and_told(tmp_path):
+    write(tmp_path / "a.ndjson", record("a.1"), tail='{"schema":1,"record_id":"a.2","ener')
+    records, seen = read(tmp_path)
+    assert [item.record_id for item in records] == ["a.1"]
+    assert dict(seen.left_out) == {"torn line": 1}
+
+
+def test_alien_lines_are_left_out_by_kind(tmp_path):
+    alien = '[1,2]\n{"schema":2,"record_id":"x"}\n{"energy_kwh":"much"}\n\n'
+    write(tmp_path / "a.ndjson", record("a.1"), tail=alien)
+    records, seen = read(tmp_path)
+    assert len(records) == 1
+    assert dict(seen.left_out) == {"not a record": 2, "schema 2, this version reads 1": 1}
+
+
+def test_absurd_amounts_are_left_out(tmp_path):
+    lines = '{"schema":1,"record_id":"n","energy_kwh":-1}\n{"schema":1,"record_id":"i","emissions_g":1e999}\n'
+    write(tmp_path / "a.ndjson", tail=lines + '{"schema":1,"energy_kwh":1}\n')
+    records, seen = read(tmp_path)
+    assert records == []
+    assert sum(seen.left_out.values()) == 3
+
+
+def test_a_broken_archive_is_read_as_far_as_it_goes(tmp_path):
+    path = write(tmp_path / "a.ndjson.gz", *[record(f"a.{n}") for n in range(2000)])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    write(tmp_path / "b.ndjson", record("b.1"))
+    records, seen = read(tmp_path)
+    assert records[0].record_id == "b.1"
+    assert seen.left_out["unreadable file"] == 1
+
+
+def test_an_archive_that_is_none_is_told(tmp_path):
+    (tmp_path / "a.ndjson.gz").write_bytes(b"\x1f\x8b\x08\x00garbage")
+    (tmp_path / "b.ndjson.gz").write_bytes(b"no gzip at all")
+    _, seen = read(tmp_path)
+    assert seen.left_out["unreadable file"] == 2
+
+
+def test_a_field_of_a_later_version_is_no_harm(tmp_path):
+    write(tmp_path / "a.ndjson", tail='{"schema":1,"record_id":"a","colour":"green"}\n')
+    records, _ = read(tmp_path)
+    assert [item.record_id for item in records] == ["a"]
+
+
+@given(content=st.binary(max_size=400))
+def test_no_bytes_stop_a_report(content, tmp_path_factory):
+    source = tmp_path_factory.mktemp("any")
+    (source / "a.ndjson").write_bytes(content)
+    (source / "b.ndjson.gz").write_bytes(content)
+    write(source / "c.ndjson", record("good"))
+    records, _ = read(source)
+    assert "good" in {item.record_id for item in records}
