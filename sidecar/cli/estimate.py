@@ -62,7 +62,9 @@ def what_if_row(settings: Settings, what_if: WhatIf) -> dict[str, Any]:
     vm_size = catalogue.vm_size(size)
     if vm_size is None:
         raise SettingsError(_unknown("vm-size", size, catalogue))
-    if catalogue.region(region) is None and settings.country is None:
+    row = catalogue.region(region)
+    region = row.name if row else region
+    if row is None and settings.country is None:
         raise SettingsError(
             _unknown("region", region, catalogue) + "; or add --country for its average"
         )

@@ -139,7 +139,13 @@ def test_a_command_sees_what_it_sees_without_us(tmp_path: Path, options: dict[st
 def test_descriptors_that_are_closed_stay_closed(tmp_path: Path, closed: str):
     """The command tells by its exit code which of the first three are open."""
     look = "import os\nsys = 0\nfor n in range(3):\n try: os.fstat(n); sys |= 1 << n\n except OSError: pass\nos._exit(40 + sys)"
-    wanted = 40 + sum(1 << number for number in range(3) if str(number) not in closed[::1].split("&-")[0] and f"{number}<" not in closed and f"{number}>" not in closed)
+    wanted = 40 + sum(
+        1 << number
+        for number in range(3)
+        if str(number) not in closed[::1].split("&-")[0]
+        and f"{number}<" not in closed
+        and f"{number}>" not in closed
+    )
     script = f'"$@" {closed}'
     command = [*SIDECAR, "exec", "--volume", str(tmp_path), "--", *PYTHON, look]
     outcome = finished(["sh", "-c", script, "sh", *command])
@@ -240,7 +246,9 @@ def test_a_signal_from_a_process_is_forwarded_on_a_terminal_too(tmp_path: Path):
 
 
 def test_control_z_and_fg_work(tmp_path: Path):
-    command = f"{' '.join(SIDECAR)} exec --volume {tmp_path} -- sh -c 'echo re''ady; read x; exit $x'"
+    command = (
+        f"{' '.join(SIDECAR)} exec --volume {tmp_path} -- sh -c 'echo re''ady; read x; exit $x'"
+    )
     env = environment(TERM="dumb", PS1="$ ", HISTFILE="")
     with Terminal("bash", "--norc", "--noprofile", "-i", env=env) as terminal:
         terminal.keys(f"{command}\n")

@@ -44,8 +44,12 @@ def test_alien_lines_are_left_out_by_kind(tmp_path):
 
 
 def test_absurd_amounts_are_left_out(tmp_path):
-    lines = '{"schema":1,"record_id":"n","energy_kwh":-1}\n{"schema":1,"record_id":"i","emissions_g":1e999}\n'
-    write(tmp_path / "a.ndjson", tail=lines + '{"schema":1,"energy_kwh":1}\n')
+    lines = (
+        '{"schema":1,"record_id":"negative","energy_kwh":-1}',
+        '{"schema":1,"record_id":"infinite","emissions_g":1e999}',
+        '{"schema":1,"energy_kwh":1}',
+    )
+    write(tmp_path / "a.ndjson", tail="\n".join(lines) + "\n")
     records, seen = read(tmp_path)
     assert records == []
     assert sum(seen.left_out.values()) == 3

@@ -1,0 +1,96 @@
+"""`report`: totals per project on the terminal, as JSON and as files."""
+
+import json
+
+import pytest
+
+from sidecar.cli.main import main
+from tests.report.records import record, write
+
+
+@pytest.fixture
+def volume(tmp_path):
+    write(tmp_path / "v" / "records" / "a.ndjson", record("a.1"), record("a.2"))
+    write(tmp_path / "v" / "records" / "b.ndjson.gz", record("b.1", project="other"))
+    return tmp_path / "v"
+
+
+def test_the_table_names_each_project_and_the_files(volume, capsys):
+    assert main(["report", str(volume)]) == 0
+    text = capsys.readouterr().out
+    assert "demo" in text
+    assert "other" in text
+    assert "3 records in 2 files" in text
+    assert str(volume / "reports" / "v1" / "projects.csv") in text
+
+
+def test_json_goes_to_standard_output_and_to_the_file(volume, capsys):
+    assert main(["report", str(volume), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((volume / "reports" / "v1" / "summary.json").read_text())
+    assert printed == written
+    assert [row["project"] for row in printed["projects"]] == ["demo", "other"]
+
+
+def test_a_report_can_be_written_elsewhere(volume, tmp_path):
+    assert main(["report", str(volume), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "summary.json").is_file()
+    assert not (volume / "reports").exists()
+
+
+def test_a_report_twice_is_the_same_report(volume, capsys):
+    main(["report", str(volume), "--json"])
+    first = capsys.readouterr().out
+    main(["report", str(volume), "--json"])
+    assert capsys.readouterr().out == first
+
+
+def test_only_one_project_is_asked_for(volume, capsys):
+    main(["report", str(volume), "--project", "other", "--json"])
+    assert len(json.loads(capsys.readouterr().out)["projects"]) == 1
+
+
+def test_dates_select_windows(volume, capsys):
+    main(["report", str(volume), "--since", "2026-11-23", "--json"])
+    assert json.loads(capsys.readouterr().out)["projects"] == []
+    main(["report", str(volume), "--until", "2026-11-22T09:00:01+01:00", "--json"])
+    assert json.loads(capsys.readouterr().out)["projects"][0]["records"] == 2
+
+
+def test_torn_lines_are_told(volume, capsys):
+    write(volume / "records" / "c.ndjson", tail='{"schema":1,"rec')
+    main(["report", str(volume)])
+    assert "left out: 1 × torn line" in capsys.readouterr().out
+
+
+def test_a_name_from_a_pod_is_no_markup_and_no_control_sequence(tmp_path, capsys):
+    name = "[red]x[/red]\x1b[2J"
+    write(tmp_path / "a.ndjson", record("a.1", project=name))
+    main(["report", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "[red]x" in text
+    assert "\x1b[2J" not in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["/nonexistent"], "there is no such directory"),
+        (["az://container"], "this version reads directories"),
+        (["{volume}", "--since", "yesterday"], "--since: 'yesterday' is not a date"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_2(volume, capsys, argv, told):
+    assert main(["report", *(word.format(volume=volume) for word in argv)]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_a_place_that_cannot_be_written_still_prints_the_totals(volume, tmp_path, capsys):
+    blocker = tmp_path / "blocker"
+    blocker.write_text("a file")
+    assert main(["report", str(volume), "--out", str(blocker / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "demo" in printed.out
+    assert "give another directory with --out" in printed.err
