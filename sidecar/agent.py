@@ -162,13 +162,14 @@ class Agent:
         """Take the first reading: from here on everything counts. Quick, and writes nothing."""
         clock = self._parts.clock
         self._started_wall_s = clock.wall_s()
-        self._mark = _Mark(self._started_wall_s, self._parts.meter.read())
+        self._mark = _Mark(self._started_wall_s, self._parts.meter.read(gpus=False))
         self._begun_s = self._mark.reading.monotonic_s
 
     def open(self) -> None:
         """Start the identity chain and write the start record."""
         if self._mark is None:
             self.begin()
+        self._parts.meter.sample()  # opens the GPUs
         self._parts.identity.start()
         self._early_identity = self._parts.identity.current().identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
@@ -488,7 +489,7 @@ def _node_meter(
     return NodeMeter(
         ProcMeter(settings.proc_root),
         RaplMeter(settings.sys_root),
-        NvmlMeter(selected=selected),
+        NvmlMeter(selected=selected, lazy=True),
         pod_source,
     )
 

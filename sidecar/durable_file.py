@@ -1,9 +1,13 @@
 """Files that are whole or absent: written aside, synced, renamed into place."""
 
 import contextlib
+import errno
 import os
 import uuid
 from pathlib import Path
+from typing import Final
+
+_CANNOT_SYNC_DIRECTORIES: Final = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -22,13 +26,18 @@ def replace_file(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make names in a directory durable, where the file system can. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems (SMB, some of FUSE) cannot sync a directory and say so.
+        if error.errno not in _CANNOT_SYNC_DIRECTORIES:
+            raise
     finally:
         os.close(descriptor)
 

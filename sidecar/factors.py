@@ -48,12 +48,16 @@ AVERAGE_MAX: Final = Figure(
 """Watts per hardware thread where nothing is known of the CPU."""
 
 NO_PUE: Final = Figure(
-    1.0, "ratio", 1.0, 1.6, "none applied: no data centre known; set pue to change it", None
+    1.0, "ratio", 1.0, 1.56, "none applied: no data centre known; set pue to change it", None
 )
-"""Outside a known data centre nothing is added; 1.6 is a usual server room."""
+"""Outside a known data centre nothing is added. The upper bound is the average that Uptime
+Institute's Global Data Center Survey 2024 reports."""
 
-FALLBACK_GPU_IDLE_RATIO: Final = 0.16
-"""Idle power over power limit for a GPU the catalogue does not know: median of its measured rows."""
+UNLISTED_GPU_IDLE: Final = Figure(
+    0.143, "idle W/limit W", 0.048, 0.253,
+    "median, least and greatest ratio of idle draw to limit in the GPU table", 2026,
+)  # fmt: skip
+"""Idle power over power limit, for a GPU the catalogue does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,8 @@ def _codecarbon_model(hardware: Hardware, settings: Settings) -> CodeCarbonModel
     if settings.cpu_power is not None:
         tdp = _stated(settings.cpu_power, "setting cpu_power")
     else:
-        tdp = node_tdp(hardware.cpu_model, codecarbon_tdp(), hardware.logical_cpus or 1)
+        cpus, sockets = hardware.logical_cpus or 1, hardware.sockets or 1
+        tdp = node_tdp(hardware.cpu_model, codecarbon_tdp(), cpus, sockets)
     arm = (hardware.architecture or "").startswith(("arm", "aarch"))
     return CodeCarbonModel(tdp, arm=arm)
 
@@ -267,12 +272,13 @@ def _seen_gpu_powers(
         if row:
             yield gpu.model, GpuPower(gpu.model, row.idle, limit or row.tdp)
         elif limit:
-            idle_w = limit.value * FALLBACK_GPU_IDLE_RATIO
-            idle = Figure(
-                idle_w, "W", idle_w / 2, idle_w * 2,
-                "median idle/limit ratio of the GPU table", None,
-            )  # fmt: skip
-            yield gpu.model, GpuPower(gpu.model, idle, limit)
+            yield gpu.model, GpuPower(gpu.model, _idle_of_unlisted(limit), limit)
+
+
+def _idle_of_unlisted(limit: Figure) -> Figure:
+    ratio = UNLISTED_GPU_IDLE
+    low, value, high = (limit.value * part for part in (ratio.low, ratio.value, ratio.high))
+    return Figure(value, "W", low, high, ratio.source, ratio.year)
 
 
 def _stated(value: float, source: str) -> Figure:

@@ -7,12 +7,15 @@ that takes minutes to write its checkpoint after SIGTERM takes them.
 
 import contextlib
 import ctypes
+import errno
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
 import psutil
@@ -29,6 +32,12 @@ ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 LEFTOVER_GRACE_S: Final = 5.0
 """Time for processes the command left behind to end after SIGTERM, before SIGKILL."""
+
+KILL_ROUNDS: Final = 40
+"""SIGKILL is sent this often to what is still there: a process may fork while it is looked for."""
+
+_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+"""The interpreter ignores these from its start on, and what is ignored would be inherited."""
 
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
 _EXIT_NOT_EXECUTABLE: Final = 126
@@ -87,14 +96,21 @@ def adopt_orphans() -> bool:
 class Command:
     """One running command of ours, and all that descends from it."""
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], mask: set[int]) -> None:
-        """Start the command; signals in `mask` stay blocked in it. Raises CommandNotStarted."""
+    def __init__(self, argv: Sequence[str], environ: Mapping[bytes, bytes], mask: set[int]) -> None:
+        """Start the command; signals in `mask` stay blocked in it. Raises CommandNotStarted.
+
+        SIGCHLD gets its default action, in the command too: where it is ignored (`trap '' CHLD` in
+        a parent shell) the kernel reaps children itself and their exit codes are lost.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        name = argv[0]
         try:
-            self.pid = os.posix_spawnp(argv[0], list(argv), environ, setsigmask=mask)
+            self.pid = _spawn(argv, environ, mask)
         except FileNotFoundError:
-            raise CommandNotStarted(f"{argv[0]}: command not found", _EXIT_NOT_FOUND) from None
-        except (PermissionError, OSError) as error:
-            text = f"{argv[0]}: cannot be run: {error.strerror}"
+            text = f"{name or repr(name)}: command not found"
+            raise CommandNotStarted(text, _EXIT_NOT_FOUND) from None
+        except OSError as error:
+            text = f"{name}: cannot be run: {error.strerror}"
             raise CommandNotStarted(text, _EXIT_NOT_EXECUTABLE) from error
         self.exit_code: int | None = None
 
@@ -125,14 +141,61 @@ class Command:
         _log.warning("the command left %d processes behind; they are ended", len(left))
         _signal_all(left, signal.SIGTERM)
         deadline_s = time.monotonic() + grace_s
-        while (remaining := _descendants()) and time.monotonic() < deadline_s:
-            waiter.wait(min(0.2, max(0.0, deadline_s - time.monotonic())))
+        while _descendants() and (left_s := deadline_s - time.monotonic()) > 0:
+            seen = waiter.wait(min(0.2, left_s))
             self.reap()
-        if remaining:
-            _signal_all(remaining, signal.SIGKILL)
-            psutil.wait_procs(remaining, timeout=1.0)
-        self.reap()
+            if seen is not None and seen.number in ENDING:
+                break  # whoever asks again does not want to wait
+        self._kill_descendants(waiter)
         return len(left)
+
+    def _kill_descendants(self, waiter: SignalWaiter) -> None:
+        for _ in range(KILL_ROUNDS):
+            remaining = _descendants()
+            if not remaining:
+                break
+            _signal_all(remaining, signal.SIGKILL)
+            waiter.wait(0.05)
+            self.reap()
+        self.reap()
+
+
+def inherited_environment() -> dict[bytes, bytes]:
+    """Return the environment as this process got it.
+
+    In the C locale the interpreter sets LC_CTYPE for itself and what it starts (PEP 538); a command
+    that is only metered must not see that.
+    """
+    environ = dict(os.environb)
+    try:
+        given = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return environ
+    environ.pop(b"LC_CTYPE", None)
+    environ.update(item.split(b"=", 1) for item in given if item.startswith(b"LC_CTYPE="))
+    return environ
+
+
+def _spawn(argv: Sequence[str], environ: Mapping[bytes, bytes], mask: set[int]) -> int:
+    """Start a program and return its pid; a script without `#!` is run by sh, as execvp(3) does."""
+    if not argv[0]:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        return os.posix_spawnp(
+            argv[0], argv, environ, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON
+        )
+    except OSError as error:
+        script = shutil.which(argv[0]) if error.errno == errno.ENOEXEC else None
+        if script is None or not _is_text(script):
+            raise
+    words = ["sh", script, *argv[1:]]
+    return os.posix_spawn("/bin/sh", words, environ, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON)
+
+
+def _is_text(path: str) -> bool:
+    """Whether a file may be a script: no NUL at its beginning, as a shell judges it."""
+    with Path(path).open("rb") as file:
+        return b"\0" not in file.read(128)
 
 
 def _descendants() -> list[psutil.Process]:

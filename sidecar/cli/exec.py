@@ -1,10 +1,14 @@
 """`emissions-sidecar exec`: run a command and meter its lifetime and process tree."""
 
+import contextlib
 import logging
 import os
+import queue
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
+from typing import Final
 
 from sidecar.agent import Agent, Wake, assemble, totals_text
 from sidecar.cli.logs import set_up_logs
@@ -17,7 +21,11 @@ from sidecar.supervise import (
     CommandNotStarted,
     SignalWaiter,
     adopt_orphans,
+    inherited_environment,
 )
+
+LAST_WINDOW_PATIENCE_S: Final = 10.0
+"""A volume that hangs holds up the exit code of the command at most this long."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,18 +45,20 @@ def main(argv: Sequence[str]) -> int:
     )
     add_settings(parser)
     options, command = _split(argv)
-    arguments = parser.parse_args(options)
-    settings = settings_from(arguments)
+    arguments, unknown = parser.parse_known_args(options)
     if not command:
         raise SettingsError("no command given; write it after two dashes: exec [options] -- CMD …")
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    settings = settings_from(arguments)
     set_up_logs(settings, quiet=True)
     agent = _begun(settings)
     adopt_orphans()
     with SignalWaiter((*FORWARDED, signal.SIGCHLD)) as waiter:
         try:
-            child = Command(command, os.environ, waiter.previous_mask)
+            child = Command(command, inherited_environment(), waiter.previous_mask)
         except CommandNotStarted as error:
-            print(f"emissions-sidecar exec: {error}", file=sys.stderr)
+            _say(f"emissions-sidecar exec: {error}")
             return error.exit_code
         exit_code = _metered(agent, child, waiter)
         if not arguments.keep_background:
@@ -78,33 +88,67 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 def _metered(agent: Agent | None, child: Command, waiter: SignalWaiter) -> int:
-    """Meter the child to its end. Whatever fails here, the child goes on and its code is returned."""
-    wait = _until_child_ends(child, waiter)
-    try:
-        if agent is not None:
-            agent.open()
-            totals = agent.close(agent.run(wait))
-            print(
-                f"emissions-sidecar: {totals_text(totals)} · {agent.whereabouts}", file=sys.stderr
-            )
-    except Exception:  # noqa: BLE001 - training first: whatever fails here, the command runs
-        _log.exception("metering failed; the command goes on without it")
+    """Forward signals until the child has ended, while a thread meters it; return its exit code."""
+    metering = None if agent is None else _Metering(agent)
+    child.reap()
     while child.exit_code is None:
-        wait(60.0)
+        seen = waiter.wait(60.0)
+        if seen is not None and seen.number != signal.SIGCHLD:
+            child.forward(seen)
+            if metering is not None and seen.number in ENDING:
+                metering.hurry()
+        child.reap()
+    if metering is not None:
+        metering.end(f"command exited {child.exit_code}")
     return child.exit_code
 
 
-def _until_child_ends(child: Command, waiter: SignalWaiter) -> Callable[[float], Wake]:
-    """Wait for the child's end; forward signals; those that announce an end hurry the windows."""
+class _Metering:
+    """An agent at work in a thread: a volume or a driver that hangs must not hold up a signal.
 
-    def wait(timeout_s: float) -> Wake:
-        child.reap()
-        seen = waiter.wait(timeout_s) if child.exit_code is None else None
-        if seen is not None and seen.number != signal.SIGCHLD:
-            child.forward(seen)
-        child.reap()
-        if child.exit_code is not None:
-            return Wake(stop=f"command exited {child.exit_code}")
-        return Wake(hurry=seen is not None and seen.number in ENDING)
+    Whatever fails here is logged; the command goes on and its exit code is returned.
+    """
 
-    return wait
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._wakes: queue.SimpleQueue[Wake] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._meter, name="metering", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads allowed here
+            _log.error("metering cannot start (%s); the command runs without it", error)
+
+    def hurry(self) -> None:
+        """Say that the end is near: from now on windows are short."""
+        self._wakes.put(Wake(hurry=True))
+
+    def end(self, reason: str) -> None:
+        """Have the last window written, and wait for that, but not for ever."""
+        self._wakes.put(Wake(stop=reason))
+        if self._thread.ident is not None:
+            self._thread.join(LAST_WINDOW_PATIENCE_S)
+        if self._thread.is_alive():
+            _log.error(
+                "the last records are not written after %g s and end with this process; "
+                "does the volume hang?", LAST_WINDOW_PATIENCE_S,
+            )  # fmt: skip
+
+    def _meter(self) -> None:
+        agent = self._agent
+        try:
+            agent.open()
+            totals = agent.close(agent.run(self._wait))
+            _say(f"emissions-sidecar: {totals_text(totals)} · {agent.whereabouts}")
+        except Exception:  # noqa: BLE001 - training first: whatever fails here, the command runs
+            _log.exception("metering failed; the command goes on without it")
+
+    def _wait(self, timeout_s: float) -> Wake:
+        try:
+            return self._wakes.get(timeout=timeout_s)
+        except queue.Empty:
+            return Wake()
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it, or its disk is full
+        print(text, file=sys.stderr)

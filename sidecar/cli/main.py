@@ -1,15 +1,20 @@
 """`emissions-sidecar`: finds the command's module and lets it read the rest of argv."""
 
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Protocol, cast
 
 from sidecar.settings import SettingsError
 from sidecar.version import VERSION
 
 EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
 COMMANDS: Final = {
     "run": "meter this pod or machine until SIGTERM (the sidecar)",
@@ -26,38 +31,21 @@ PROGRAM: Final = "emissions-sidecar"
 class CommandModule(Protocol):
     """What each module under `sidecar.cli` offers."""
 
-    def main(self, argv: Sequence[str]) -> int:
-        """Run the command; returns the exit code."""
-        ...
-
-
-def usage() -> str:
-    """Text of `emissions-sidecar --help`."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        (
-            f"usage: {PROGRAM} COMMAND [options]",
-            "",
-            "Meters the energy and carbon emissions of training jobs on AKS, in AzureML and at a shell.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "examples:",
-            f"  {PROGRAM} exec --project demo -- python train.py",
-            f"  {PROGRAM} detect",
-            f"  {PROGRAM} estimate --vm-size Standard_NC24ads_A100_v4 --region westeurope --hours 1",
-            f"  {PROGRAM} report ./emissions",
-            "",
-            f"'{PROGRAM} COMMAND --help' tells more; settings are flags > EMISSIONS_* > defaults.",
-        )
-    )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
+    def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0, 2 for usage, the command's own for `exec`."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    _complete_standard_streams()
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+    except BrokenPipeError:  # the reader of our output went away, as with `| head`
+        code = EXIT_OK
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except SystemExit as end:  # argparse: help, or a wrong command line
+        code = end.code if isinstance(end.code, int) else EXIT_OK
+    return _flushed(code)
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return EXIT_OK if words else EXIT_USAGE
@@ -74,11 +62,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return module.main(words[1:])
     except SettingsError as error:
-        print(f"{PROGRAM} {words[0]}: {error}", file=sys.stderr)
+        print(f"{PROGRAM} {words[0]}: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return EXIT_USAGE
-    except BrokenPipeError:  # the reader of our output went away, as with `| head`
-        sys.stderr.close()
-        return EXIT_OK
+
+
+def _complete_standard_streams() -> None:
+    """Give closed standard descriptors the null device, and let odd characters be escaped.
+
+    Otherwise a file of ours would become standard error, where libraries write. The descriptors are
+    not inherited, so a metered command finds them closed as they were.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flushed(code: int) -> int:
+    """Flush, so that the interpreter does not fail to do so at its end and change the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+                print(f"{PROGRAM}: cannot write the output: {error.strerror}", file=sys.stderr)
+                code = code or EXIT_FAILURE
+    return code
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Flags of the settings, made from their declaration; shared by the commands."""
 
 import argparse
+import difflib
 import os
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NoReturn
 
 from sidecar.settings import (
     Settings,
@@ -19,12 +20,26 @@ CARBON: Final = ("carbon_intensity", "energy_mix", "intensity_table")
 LOGS: Final = ("log_format", "log_level")
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    """Tells a wrong command line in one line, not under forty lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        _, _, unknown = message.partition("unrecognized arguments: ")
+        flag = unknown.split("=")[0].split(" ")[0]
+        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see '{self.prog} --help'"
+        line = " ".join(message.split())
+        line = line if len(line) <= 300 else f"{line[:300]}…"
+        self.exit(2, f"{self.prog}: {line}; {hint}\n")
+
+
 def command_parser(
     command: str, description: str, examples: Iterable[str]
 ) -> argparse.ArgumentParser:
     """Make the parser of one command, with examples at the end of its help."""
     lines = "\n".join(f"  emissions-sidecar {command} {example}".rstrip() for example in examples)
-    return argparse.ArgumentParser(
+    return _OneLineParser(
         prog=f"emissions-sidecar {command}",
         description=description,
         epilog=f"examples:\n{lines}",

@@ -24,11 +24,20 @@ def progress_shown(agent: Agent) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with Live(
-        "metering the first window …", console=Console(stderr=True), auto_refresh=False
-    ) as live:
-        agent.watch(lambda totals: live.update(_table(totals), refresh=True))
+    live = Live("metering the first window …", console=Console(stderr=True), auto_refresh=False)
+
+    def show(totals: Totals) -> None:
+        with contextlib.suppress(OSError):  # the terminal was closed; metering goes on
+            live.update(_table(totals), refresh=True)
+
+    with contextlib.suppress(OSError):
+        live.start(refresh=True)
+    agent.watch(show)
+    try:
         yield
+    finally:
+        with contextlib.suppress(OSError):
+            live.stop()
 
 
 def _table(totals: Totals) -> "Table":

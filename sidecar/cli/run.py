@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     limit_s = _limit_s(arguments.duration)
     set_up_logs(settings)
     agent = Agent(assemble(settings, os.environ, "run"))
-    with SignalWaiter(STOPPING) as waiter:
+    with SignalWaiter(_stopping()) as waiter:
         agent.begin()
         agent.open()
         _log.info("metering; records go to %s", settings.volume)
@@ -45,6 +45,13 @@ def main(argv: Sequence[str]) -> int:
         totals = agent.close(reason)
     _log.info("ended (%s): %s", reason, totals_text(totals))
     return 0
+
+
+def _stopping() -> tuple[signal.Signals, ...]:
+    """Return the signals that end the run; under nohup a hang-up does not."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return tuple(number for number in STOPPING if number != signal.SIGHUP)
+    return STOPPING
 
 
 def _limit_s(text: str | None) -> float | None:

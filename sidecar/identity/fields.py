@@ -75,6 +75,7 @@ class Hardware:
     architecture: str | None = None
     logical_cpus: int | None = None
     threads_per_core: int | None = None
+    sockets: int | None = None
     memory_total_gib: float | None = None
 
 

@@ -46,10 +46,11 @@ def _read_cpuinfo(path: Path) -> tuple[Hardware, Attempt]:
     source = f"hardware:{path}"
     try:
         with open_regular(path) as file:
-            first_cpu, cpus, whole = _scan_cpuinfo(file)
+            first_cpu, cpus, packages = _scan_cpuinfo(file)
     except OSError as error:
         return Hardware(), Attempt(source, "failed", reason(error))
-    hardware = _cpu(first_cpu, cpus if whole else None)
+    whole = packages is not None
+    hardware = replace(_cpu(first_cpu, cpus if whole else None), sockets=packages or None)
     if not whole:
         detail = f"longer than {_MAX_CPUINFO_BYTES} bytes: the CPUs are not counted"
         return hardware, Attempt(source, "failed", detail)
@@ -59,20 +60,23 @@ def _read_cpuinfo(path: Path) -> tuple[Hardware, Attempt]:
     return hardware, Attempt(source, "ok", f"{hardware.cpu_model}, {cpus} logical CPUs")
 
 
-def _scan_cpuinfo(file: BinaryIO) -> tuple[dict[str, str], int, bool]:
-    """Return the lines of the first CPU, the number of CPUs, and whether the end was reached."""
+def _scan_cpuinfo(file: BinaryIO) -> tuple[dict[str, str], int, int | None]:
+    """Return the lines of the first CPU, the CPUs, and the packages (None = it does not end)."""
     first: dict[str, str] = {}
+    packages: set[str] = set()
     cpus = taken_bytes = 0
     while line := file.readline(_MAX_LINE_BYTES):
         taken_bytes += len(line)
         if taken_bytes > _MAX_CPUINFO_BYTES:
-            return first, cpus, False
+            return first, cpus, None
         key, colon, value = line.decode(errors="replace").partition(":")
         key = key.strip().lower()
         cpus += bool(colon) and key == "processor"
+        if key == "physical id":
+            packages.add(value.strip())
         if colon and cpus <= 1:
             first.setdefault(key, value.strip())
-    return first, cpus, True
+    return first, cpus, len(packages)
 
 
 def _cpu(first: dict[str, str], cpus: int | None) -> Hardware:

@@ -5,6 +5,7 @@ each fsynced. While the volume cannot be written, records wait in memory (the ol
 there are many: energy is never dropped) and are written when it can be again.
 """
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -72,16 +73,25 @@ class Journal:
         self.failure = failure
 
     def _write(self, content: bytes) -> None:
-        if self._length == 0:
+        if self._length == 0 or not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, content)
+            self._length = 0  # where somebody removed the segment, it begins anew
             return
         descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            # A write that failed half-way left a torn line: what counts ends at `_length`.
-            os.ftruncate(descriptor, self._length)
-            os.lseek(descriptor, self._length, os.SEEK_SET)
-            write_all(descriptor, content)
-            os.fsync(descriptor)
+            self._write_at_end(descriptor, content)
         finally:
             os.close(descriptor)
+
+    def _write_at_end(self, descriptor: int, content: bytes) -> None:
+        """Append, or leave the segment as it was: a half-written line is cut off again."""
+        os.ftruncate(descriptor, self._length)
+        os.lseek(descriptor, self._length, os.SEEK_SET)
+        try:
+            write_all(descriptor, content)
+            os.fsync(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):  # else it is cut off before the next write
+                os.ftruncate(descriptor, self._length)
+            raise

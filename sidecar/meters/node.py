@@ -43,8 +43,11 @@ class NodeMeter:
             self._rapl.sample()
             self._nvml.sample(self._clock())
 
-    def read(self) -> NodeReading:
-        """Read everything. A meter that fails leaves its part None (or empty), never raises."""
+    def read(self, *, gpus: bool = True) -> NodeReading:
+        """Read everything. A meter that fails leaves its part None (or empty), never raises.
+
+        Without `gpus` it takes microseconds; GPUs first sampled later count from then on.
+        """
         with self._lock:
             now_s = self._clock()
             return NodeReading(
@@ -52,7 +55,7 @@ class NodeMeter:
                 cpu=self._proc.cpu(),
                 memory=self._proc.memory(),
                 rapl=self._rapl.read(),
-                gpus=self._nvml.read(now_s),
+                gpus=self._nvml.read(now_s) if gpus else (),
                 pod=self._pod_source.read(),
             )
 

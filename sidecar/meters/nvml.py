@@ -31,11 +31,16 @@ class NvmlMeter:
 
     Nothing that NVML answers raises out of here: what fails is noted in the readings and the
     status, and tried again: a GPU each 30 s, the library with a growing pause up to 60 s.
-    `nvml` is the module `pynvml`, imported only where a driver is in reach.
+    `nvml` is the module `pynvml`, imported only where a driver is in reach. `lazy`: open at the
+    first sample or reading, since a driver without persistence mode takes seconds to come up.
     """
 
     def __init__(
-        self, nvml: ModuleType | None = None, selected: tuple[str, ...] | None = None
+        self,
+        nvml: ModuleType | None = None,
+        selected: tuple[str, ...] | None = None,
+        *,
+        lazy: bool = False,
     ) -> None:
         self._binding = nvml
         self._selection = GpuSelection(selected)
@@ -49,7 +54,7 @@ class NvmlMeter:
         self._selection_condition = Condition("gpu-selection", log)
         if self._given_up:
             self._condition.absent("no GPU is selected")
-        else:
+        elif not lazy:
             self._open(-math.inf)
 
     @property
@@ -80,12 +85,14 @@ class NvmlMeter:
         self._shut_down("the meter is closed")
 
     def _round(self, now_s: float, *, counters: bool) -> None:
+        opening = self._library is None
         if self._given_up or not self._is_open(now_s):
             return
         try:
             answers = self._ask_all(GpuBoard.sample, now_s)
             # One call that fails for good is not the end: the counters may still answer.
-            if counters or answers.silent:
+            # A session that has just been opened counts from now on, not from the next reading.
+            if counters or answers.silent or opening:
                 answers += self._ask_all(GpuBoard.meter, now_s)
         except NvmlCallError as error:
             self._end_session(now_s, str(error))

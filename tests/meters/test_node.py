@@ -55,6 +55,29 @@ def test_a_window_of_the_whole_node(
     assert (gpu.energy_mj, gpu.utilization) == (4_500_000, pytest.approx(0.8))
 
 
+@pytest.mark.needs("gcc")
+def test_gpus_opened_after_the_first_reading_count_from_their_opening(
+    proc_tree: ProcTree, powercap: PowercapTree, fake_nvml: FakeNvml
+):
+    fake_nvml.gpu(0, energy_mj=1_000_000, util=80, limit_mw=400_000)
+    clock = Clock()
+    meter = NodeMeter(
+        ProcMeter(proc_tree.root),
+        RaplMeter(powercap.root, clock),
+        NvmlMeter(lazy=True),
+        WholeNodeSource(),
+        clock,
+    )
+    before = meter.read(gpus=False)
+    assert before.gpus == ()
+    meter.sample()
+    clock.now_s += 15
+    fake_nvml.gpu(0, energy_mj=4_000_000)
+    (gpu,) = usage_between(before, meter.read()).gpus
+    meter.close()
+    assert gpu.energy_mj == 3_000_000
+
+
 def test_a_machine_that_shows_nothing_still_gives_a_reading(tmp_path: Path):
     meter = node(tmp_path / "proc", tmp_path / "sys", Clock())
     meter.sample()
