@@ -11,6 +11,7 @@ from typing import Final, cast
 from sidecar.carbon.intensity import (
     CarbonIntensity,
     CatalogueIntensity,
+    CountryMixIntensity,
     ForcedIntensity,
     MixIntensity,
     Table,
@@ -46,6 +47,9 @@ AVERAGE_MAX: Final = Figure(
     "average of Azure hosts, Cloud Carbon Footprint coefficients; spread of the CPU table", 2023,
 )  # fmt: skip
 """Watts per hardware thread where nothing is known of the CPU."""
+
+OF_THE_COUNTRY: Final = "country"
+"""Value of the setting energy_mix that asks for the mix the catalogue knows of the country."""
 
 NO_PUE: Final = Figure(
     1.0, "ratio", 1.0, 1.56, "none applied: no data centre known; set pue to change it", None
@@ -114,10 +118,22 @@ def choose_carbon_intensity(
     """Return the intensity: a forced value, else a mix, else the catalogue's for region or country."""
     if settings.carbon_intensity is not None:
         return ForcedIntensity(settings.carbon_intensity).intensity()
+    if settings.energy_mix == OF_THE_COUNTRY:
+        return _of_the_countrys_mix(identity, settings, catalogue)
     if settings.energy_mix is not None:
         return MixIntensity(catalogue, settings.energy_mix).intensity()
     table = cast("Table", settings.intensity_table)
     return CatalogueIntensity(catalogue, identity.region, identity.country_iso3, table).intensity()
+
+
+def _of_the_countrys_mix(
+    identity: Identity, settings: Settings, catalogue: Catalogue
+) -> CarbonIntensity:
+    """Compute from the country's mix; while no country is known yet, the usual ladder holds."""
+    country = with_country(identity, catalogue).country_iso3
+    if country is None:
+        return choose_carbon_intensity(identity, replace(settings, energy_mix=None), catalogue)
+    return CountryMixIntensity(catalogue, country).intensity()
 
 
 def vm_share_model(

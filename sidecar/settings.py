@@ -85,7 +85,8 @@ def parse_transport(text: str) -> str:
     word = one_of("none", "directory", "blob", "collector")(text)
     if word != "none":
         raise ValueError(
-            f"transport {word!r} is not available in this version: records stay on the volume, use 'none'"
+            f"transport {word!r} is not available in this version: use 'none', "
+            "records stay on the volume"
         )
     return word
 
@@ -157,7 +158,8 @@ class Settings:
     )
     energy_mix: str | None = setting(
         parse_text,
-        "energy mix to compute the intensity from, such as coal=20,gas=30,wind=50",
+        "energy mix to compute the intensity from, such as coal=20,gas=30,wind=50; "
+        "'country' takes the country's own",
         metavar="MIX",
     )
     intensity_table: str = setting(

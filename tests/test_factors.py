@@ -202,3 +202,13 @@ def test_a_constrained_size_embodies_what_it_reserves():
 def test_gpus_embody_one_by_one():
     eight = embodied_of(CATALOGUE.vm_size("Standard_ND96isr_H100_v5"), CATALOGUE)
     assert eight.gpu_g_per_h.value == pytest.approx(8 * 150_000 / 35_040)
+
+
+def test_the_countrys_own_mix_is_taken_when_asked_for():
+    carbon = factors(identity=Identity(region="swedencentral"), energy_mix="country").carbon
+    assert carbon.level == "country"
+    assert "nuclear" in carbon.figure.source
+
+
+def test_while_no_country_is_known_the_countrys_mix_waits():
+    assert factors(energy_mix="country").carbon.level == "world"

@@ -65,6 +65,32 @@ class MixIntensity:
         return self._intensity
 
 
+class CountryMixIntensity:
+    """Intensity computed from the energy mix the catalogue knows of a country.
+
+    Raises ValueError where it knows none.
+    """
+
+    def __init__(self, catalogue: Catalogue, country_iso3: str | None) -> None:
+        mix = catalogue.energy_mix(country_iso3) if country_iso3 else None
+        if mix is None:
+            what = f"of country {country_iso3!r}" if country_iso3 else "without a country"
+            raise ValueError(
+                f"no energy mix is known {what}; set country, or give the mix itself, such as "
+                "coal=20,gas=30,wind=50"
+            )
+        by_name = {source.name: source for source in catalogue.energy_sources()}
+        total_twh = math.fsum(mix.generation_twh.values())
+        shares = {by_name[name]: twh / total_twh for name, twh in mix.generation_twh.items()}
+        note = f"mix of {mix.iso3} in {mix.year}: {mix.source}"
+        self._intensity = CarbonIntensity(mix_figure(shares), "country", note)
+
+    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
+        """Return the intensity of the yearly mix, at any time."""
+        del at
+        return self._intensity
+
+
 class CatalogueIntensity:
     """Yearly average from the catalogue: grid zone, else country, else world, each step noted.
 

@@ -12,6 +12,7 @@ from typing import Final
 from sidecar.catalogue.rows import (
     Country,
     Cpu,
+    EnergyMix,
     EnergySource,
     Equivalent,
     FleetEfficiency,
@@ -198,6 +199,21 @@ def energy_source_from(row: Row, sources: Sources) -> EnergySource:
         name=row["name"],
         aliases=tuple(row["aliases"].split("|")) if row["aliases"] else (),
         intensity=_SOURCE_INTENSITY.required(row, sources),
+    )
+
+
+def energy_mix_from(row: Row, sources: Sources) -> EnergyMix:
+    """Decode a line of `energy_mixes.csv`."""
+    suffix = "_twh"
+    return EnergyMix(
+        iso3=row["iso3"],
+        generation_twh={
+            column.removesuffix(suffix): float(cell)
+            for column, cell in row.items()
+            if column.endswith(suffix)
+        },
+        source=sources.resolve(row["source"]),
+        year=int(row["year"]),
     )
 
 

@@ -18,6 +18,7 @@ from sidecar.catalogue.decode import (
     Sources,
     country_from,
     cpu_from,
+    energy_mix_from,
     energy_source_from,
     equivalent_from,
     fleet_efficiency_from,
@@ -37,6 +38,7 @@ from sidecar.catalogue.names import (
 from sidecar.catalogue.rows import (
     Country,
     Cpu,
+    EnergyMix,
     EnergySource,
     Equivalent,
     FleetEfficiency,
@@ -103,8 +105,10 @@ class Catalogue:
         A constrained-core name that no table lists is derived from its parent and marked so.
         """
         key = vm_size_key(name)
-        listed = _first(self._vm_sizes_where(lambda cell: vm_size_key(cell) == key))
-        return listed or self._constrained(name)
+        listed = tuple(self._vm_sizes_where(lambda cell: vm_size_key(cell) == key))
+        spelled = _plain_key(name)
+        exact = (size for size in listed if _plain_key(size.name) == spelled)
+        return next(exact, None) or _first(iter(listed)) or self._constrained(name)
 
     def vm_family(self, name: str) -> tuple[VmSize, ...]:
         """All sizes of the series of `name`, which need not be listed itself."""
@@ -168,6 +172,11 @@ class Catalogue:
     def energy_sources(self) -> Iterator[EnergySource]:
         """All ways to generate electricity."""
         return _shipped("energy_sources.csv", energy_source_from)
+
+    def energy_mix(self, iso3: str) -> EnergyMix | None:
+        """Electricity generation of a country by ISO 3166 alpha-3 code, in any case."""
+        code = iso3.strip().upper()
+        return _first(_shipped("energy_mixes.csv", energy_mix_from, lambda cell: cell == code))
 
     def suggest(self, kind: Kind, name: str) -> tuple[str, ...]:
         """Up to three known names close to an unknown one, for the text of an error."""

@@ -22,6 +22,7 @@ How the bounds (`low`, `high`) of the shipped figures were set:
   is measured, the median, least and greatest ratio of idle draw to TDP of the measured ones.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sidecar.units import Figure
@@ -137,6 +138,19 @@ class EnergySource:
     name: str
     aliases: tuple[str, ...]
     intensity: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyMix:
+    """A country's electricity generation of one year in TWh, by names of `EnergySource`.
+
+    Renewables that are none of the named ones (mostly geothermal, some tidal) stand as geothermal.
+    """
+
+    iso3: str
+    generation_twh: Mapping[str, float]
+    source: str
+    year: int
 
 
 @dataclass(frozen=True, slots=True)

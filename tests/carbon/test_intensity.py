@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.carbon.intensity import (
     CatalogueIntensity,
+    CountryMixIntensity,
     ForcedIntensity,
     IntensitySource,
     MixIntensity,
@@ -174,3 +175,33 @@ def test_ipcc_medians_stand_in_the_table():
         "biomass": 230,
         "geothermal": 38,
     }
+
+
+def test_a_country_without_own_value_can_be_computed_from_its_mix():
+    carbon = CountryMixIntensity(CATALOGUE, "ISL").intensity()
+    # Iceland 2022: 13.94 TWh hydro, 0.01 wind, 5.92 geothermal
+    expected = (13.94 * 24 + 0.01 * 11 + 5.92 * 38) / (13.94 + 0.01 + 5.92)
+    assert carbon.figure.value == pytest.approx(expected)
+    assert carbon.level == "country"
+    assert "computed from energy mix" in carbon.figure.source
+    assert "mix of ISL in 2022" in carbon.note
+
+
+@pytest.mark.parametrize("country", ["XXX", None])
+def test_no_mix_is_invented(country):
+    with pytest.raises(ValueError, match="no energy mix is known"):
+        CountryMixIntensity(CATALOGUE, country)
+
+
+def test_every_country_has_a_mix_that_agrees_with_its_intensity_within_reason():
+    ratios = []
+    for country in CATALOGUE.countries():
+        mix = CATALOGUE.energy_mix(country.iso3)
+        if mix is None or country.carbon_intensity.value < 20:
+            continue
+        computed = CountryMixIntensity(CATALOGUE, country.iso3).intensity().figure
+        ratios.append(computed.value / country.carbon_intensity.value)
+    assert len(ratios) > 190
+    middle = sorted(ratios)[len(ratios) // 10 : -len(ratios) // 10]
+    assert middle[0] > 0.6
+    assert middle[-1] < 1.5
