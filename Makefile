@@ -60,7 +60,7 @@ format: $(DEV) ## Let ruff fix and format the code
 	$(BIN)/ruff format .
 
 docs: $(DEV) ## Write the reference pages anew from the code
-	$(BIN)/python -m sidecar.cli.reference docs/reference
+	$(BIN)/python scripts/write_reference.py docs/reference
 
 constraints: $(DEV) ## Pin the newest version of every dependency in constraints.txt
 	$(BIN)/python scripts/pin_constraints.py
