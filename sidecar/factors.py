@@ -144,9 +144,10 @@ def vm_share_model(
     Rungs: the name in `/proc/cpuinfo`; the CPUs the VM size was seen on; those of its family; the
     CPU generation that cpuinfo's family and model numbers tell; the average of Azure hosts.
     """
-    cpus, source = _candidates(hardware, vm_size, size_name, catalogue)
+    cpus, named = _candidates(hardware, vm_size, size_name, catalogue)
     idle = _mean_figure([cpu.idle_per_thread for cpu in cpus if cpu.idle_per_thread])
     top = _mean_figure([cpu.max_per_thread for cpu in cpus if cpu.max_per_thread])
+    source = f"{named}: {(top or AVERAGE_MAX).cited}"
     vcpus = hardware.logical_cpus or (vm_size.vcpus if vm_size else None) or 1
     whole_core = _threads_per_vcpu(hardware, vm_size, cpus)
     return VmShareModel(
@@ -155,6 +156,7 @@ def vm_share_model(
         threads=vcpus * whole_core[0],
         threads_high=vcpus * whole_core[1],
         source=source,
+        reserved=vm_size.vcpus_full / vm_size.vcpus if vm_size else 1.0,
     )
 
 
@@ -163,9 +165,9 @@ def _candidates(
 ) -> tuple[tuple[Cpu, ...], str]:
     named = catalogue.cpu_named(hardware.cpu_model) if hardware.cpu_model else None
     if named and named.idle_per_thread:
-        return (named,), f"{named.model} named by /proc/cpuinfo: {_watts_source(named)}"
+        return (named,), f"{named.model} named by /proc/cpuinfo"
     if vm_size and (cpus := _known_cpus(vm_size.cpu_models, catalogue)):
-        return cpus, f"CPUs of {vm_size.name} ({_models(cpus)}): {_watts_source(cpus[0])}"
+        return cpus, f"CPUs of {vm_size.name} ({_models(cpus)})"
     if size_name:
         family = (model for size in catalogue.vm_family(size_name) for model in size.cpu_models)
         if cpus := _known_cpus(dict.fromkeys(family), catalogue):
@@ -175,11 +177,8 @@ def _candidates(
             )
     generation = _generation(hardware, catalogue)
     if generation and generation.idle_per_thread:
-        return (generation,), (
-            f"generation {generation.microarchitecture} by cpuinfo's family and model: "
-            f"{_watts_source(generation)}"
-        )
-    return (), f"CPU unknown: {AVERAGE_MAX.source}"
+        return (generation,), f"CPU generation {generation.microarchitecture} by /proc/cpuinfo"
+    return (), "CPU unknown"
 
 
 def _generation(hardware: Hardware, catalogue: Catalogue) -> Cpu | None:
@@ -208,14 +207,15 @@ def _watts_source(cpu: Cpu) -> str:
 
 
 def _mean_figure(figures: list[Figure]) -> Figure | None:
-    """Mean of several candidates; the bounds span them all."""
+    """Mean of several candidates; the bounds span them all, the source names each once."""
     if not figures:
         return None
     value = math.fsum(figure.value for figure in figures) / len(figures)
     low = min(figure.low for figure in figures)
     high = max(figure.high for figure in figures)
-    first = figures[0]
-    return Figure(min(max(value, low), high), first.unit, low, high, first.source, first.year)
+    sources = dict.fromkeys(figure.cited for figure in figures)
+    source = f"mean of {len(figures)} CPUs: {'; '.join(sources)}" if len(figures) > 1 else [*sources][0]
+    return Figure(min(max(value, low), high), figures[0].unit, low, high, source, None)
 
 
 def _threads_per_vcpu(

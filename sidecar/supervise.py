@@ -65,11 +65,17 @@ class SignalSeen:
 class SignalWaiter:
     """Turns signals into return values of a wait; nothing runs in a signal handler.
 
-    Signals are blocked between `__enter__` and `__exit__`, in this thread and those it starts.
+    From `__enter__` on the signals are blocked, in this thread and those it starts, and they stay so:
+    what uses this ends soon after, and a late signal must not replace its exit code.
     """
 
     def __init__(self, signals: Sequence[signal.Signals]) -> None:
         self._signals = {*signals}
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._set = (ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong)))()  # sigset_t
+        self._libc.sigemptyset(self._set)
+        for number in self._signals:
+            self._libc.sigaddset(self._set, int(number))
         self.previous_mask: set[int] = set()
 
     def __enter__(self) -> Self:
@@ -77,14 +83,21 @@ class SignalWaiter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.previous_mask)
+        """Leave the signals blocked."""
 
     def wait(self, timeout_s: float) -> SignalSeen | None:
-        """Wait at most so long for one of the signals."""
-        info = signal.sigtimedwait(self._signals, max(0.0, timeout_s))
-        if info is None:
+        """Wait at most so long for one of the signals; sometimes less, as after SIGCONT.
+
+        Not `signal.sigtimedwait`: where it is interrupted and the time is up by then, it returns
+        whatever stands in memory as if it were a signal (seen with CPython 3.11).
+        """
+        timeout_ns = int(max(0.0, timeout_s) * 1e9)
+        timespec = (ctypes.c_long * 2)(timeout_ns // 10**9, timeout_ns % 10**9)
+        info = (ctypes.c_int * 32)()  # siginfo_t: si_signo, si_errno, si_code …
+        number = self._libc.sigtimedwait(self._set, info, timespec)
+        if number <= 0:
             return None
-        return SignalSeen(info.si_signo, from_terminal=info.si_code > 0)
+        return SignalSeen(number, from_terminal=info[2] > 0)
 
 
 def adopt_orphans() -> bool:
@@ -172,7 +185,10 @@ def inherited_environment() -> dict[bytes, bytes]:
     except OSError:
         return environ
     environ.pop(b"LC_CTYPE", None)
-    environ.update(item.split(b"=", 1) for item in given if item.startswith(b"LC_CTYPE="))
+    for item in given:
+        name, _, value = item.partition(b"=")
+        if name == b"LC_CTYPE":
+            environ[name] = value
     return environ
 
 
@@ -182,7 +198,7 @@ def _spawn(argv: Sequence[str], environ: Mapping[bytes, bytes], mask: set[int]) 
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     try:
         return os.posix_spawnp(
-            argv[0], argv, environ, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON
+            argv[0], list(argv), environ, setsigmask=mask, setsigdef=_IGNORED_BY_PYTHON
         )
     except OSError as error:
         script = shutil.which(argv[0]) if error.errno == errno.ENOEXEC else None

@@ -6,10 +6,7 @@ Names carry units (`energy_kwh`, `power_w`); conversions live here and nowhere e
 from dataclasses import dataclass
 from typing import NewType
 
-Joules = NewType("Joules", float)
-Watts = NewType("Watts", float)
 KilowattHours = NewType("KilowattHours", float)
-GramsCO2e = NewType("GramsCO2e", float)
 
 JOULES_PER_KWH = 3_600_000
 MILLIJOULES_PER_KWH = JOULES_PER_KWH * 1_000
@@ -18,11 +15,6 @@ SECONDS_PER_HOUR = 3_600
 BYTES_PER_GIB = 1024**3
 GB_PER_GIB = 1.073741824
 """1 GiB = 1024³ bytes = 1.073741824 GB; published RAM powers are per GB of 10⁹ bytes."""
-
-
-def kwh_from_joules(energy_j: float) -> KilowattHours:
-    """Convert joules to kilowatt-hours (1 kWh = 3.6 MJ, exactly)."""
-    return KilowattHours(energy_j / JOULES_PER_KWH)
 
 
 def kwh_from_millijoules(energy_mj: int) -> KilowattHours:
@@ -54,6 +46,11 @@ class Figure:
     high: float
     source: str
     year: int | None
+
+    @property
+    def cited(self) -> str:
+        """Source and year as one text."""
+        return self.source if self.year is None else f"{self.source} ({self.year})"
 
     def __post_init__(self) -> None:
         if not self.low <= self.value <= self.high:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from sidecar.agent import Agent, Wake, assemble, totals_text
-from sidecar.cli.logs import set_up_logs
+from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.settings import Settings, SettingsError
 from sidecar.supervise import (
@@ -69,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
 def _begun(settings: Settings) -> Agent | None:
     """Return an agent that counts from now on; None, and a log line, where it cannot be made."""
     try:
-        agent = Agent(assemble(settings, os.environ, "exec"))
+        with logs_held():
+            agent = Agent(assemble(settings, os.environ, "exec"))
         agent.begin()
     except SettingsError:
         raise
@@ -95,7 +96,8 @@ def _metered(agent: Agent | None, child: Command, waiter: SignalWaiter) -> int:
         seen = waiter.wait(60.0)
         if seen is not None and seen.number != signal.SIGCHLD:
             child.forward(seen)
-            if metering is not None and seen.number in ENDING:
+            # Ctrl-C is a key of interactive programs; an end that is near is told by a process.
+            if metering is not None and seen.number in ENDING and not seen.from_terminal:
                 metering.hurry()
         child.reap()
     if metering is not None:

@@ -1,11 +1,14 @@
 """Log lines on standard error: JSON in a container, text on a terminal."""
 
+import contextlib
 import json
 import logging
+import logging.handlers
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from sidecar.settings import Settings
+from sidecar.settings import Settings, SettingsError
 
 
 class JsonFormatter(logging.Formatter):
@@ -43,3 +46,21 @@ def set_up_logs(settings: Settings, *, quiet: bool = False) -> None:
     # Third parties speak only when something is wrong: urllib3 logs every request otherwise.
     for name in ("urllib3", "azure"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextlib.contextmanager
+def logs_held() -> Iterator[None]:
+    """Hold log lines back until the block ends; none is shown before a setting that is refused."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    held = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    root.handlers[:] = [held]
+    try:
+        yield
+    except SettingsError:
+        held.buffer.clear()
+        raise
+    finally:
+        root.handlers[:] = handlers
+        for record in held.buffer:
+            root.handle(record)

@@ -1,5 +1,6 @@
 """`emissions-sidecar`: finds the command's module and lets it read the rest of argv."""
 
+import errno
 import importlib
 import io
 import os
@@ -16,6 +17,9 @@ EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
+LONGEST_LINE: Final = 500
+"""Characters of an error that are shown: a value in it may be longer than a screen."""
+
 COMMANDS: Final = {
     "run": "meter this pod or machine until SIGTERM (the sidecar)",
     "exec": "run a command and meter it: exec [options] -- CMD …",
@@ -31,13 +35,47 @@ PROGRAM: Final = "emissions-sidecar"
 class CommandModule(Protocol):
     """What each module under `sidecar.cli` offers."""
 
-    def main(argv: Sequence[str] | None = None) -> int:
+    def main(self, argv: Sequence[str]) -> int:
+        """Run the command; returns the exit code."""
+        ...
+
+
+def usage() -> str:
+    """Text of `emissions-sidecar --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        (
+            f"usage: {PROGRAM} COMMAND [options]",
+            "",
+            "Meters the energy and carbon emissions of training jobs on AKS, in AzureML and at a shell.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "examples:",
+            f"  {PROGRAM} exec --project demo -- python train.py",
+            f"  {PROGRAM} detect",
+            f"  {PROGRAM} estimate --vm-size Standard_NC24ads_A100_v4 --region westeurope --hours 1",
+            f"  {PROGRAM} report ./emissions",
+            "",
+            f"'{PROGRAM} COMMAND --help' tells more; settings are flags > EMISSIONS_* > defaults.",
+        )
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0, 2 for usage, the command's own for `exec`."""
     _complete_standard_streams()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of our output went away, as with `| head`
         code = EXIT_OK
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO) or error.filename is not None:
+            raise
+        print(f"{PROGRAM}: cannot write the output: {error.strerror}", file=sys.stderr)
+        code = EXIT_FAILURE
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except SystemExit as end:  # argparse: help, or a wrong command line
@@ -62,7 +100,9 @@ def _run(words: list[str]) -> int:
     try:
         return module.main(words[1:])
     except SettingsError as error:
-        print(f"{PROGRAM} {words[0]}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        line = " ".join(str(error).splitlines())
+        line = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
+        print(f"{PROGRAM} {words[0]}: {line}", file=sys.stderr)
         return EXIT_USAGE
 
 
@@ -80,7 +120,8 @@ def _complete_standard_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            null = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+            setattr(sys, name, null)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

@@ -1,13 +1,14 @@
 """`emissions-sidecar run`: the sidecar."""
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from sidecar.agent import Agent, Wake, assemble, totals_text
-from sidecar.cli.logs import set_up_logs
+from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
 from sidecar.settings import SettingsError, parse_duration_s
@@ -35,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     settings = settings_from(arguments)
     limit_s = _limit_s(arguments.duration)
     set_up_logs(settings)
-    agent = Agent(assemble(settings, os.environ, "run"))
+    with logs_held():
+        agent = Agent(assemble(settings, os.environ, "run"))
     with SignalWaiter(_stopping()) as waiter:
         agent.begin()
         agent.open()
@@ -67,7 +69,7 @@ def _until(waiter: SignalWaiter, limit_s: float | None, agent: Agent) -> Callabl
     """Wait for a stopping signal or the time limit, whichever comes first."""
 
     def wait(timeout_s: float) -> Wake:
-        left_s = timeout_s if limit_s is None else limit_s - agent.elapsed_s
+        left_s = math.inf if limit_s is None else limit_s - agent.elapsed_s
         if left_s <= 0:
             return Wake(stop="time limit")
         seen = waiter.wait(min(timeout_s, left_s))

@@ -35,6 +35,7 @@ def shares_of(
 
     - `whole-node`: the pod has the node for itself; all shares are 1.
     - `requests`: r_p / C for CPU (dynamic and idle), memory request / MemTotal, GPU request / GPUs.
+      A request that is not told gives an unknown share; one of zero gives zero.
     - `process-tree`: dynamic CPU by CPU time ΔT_p / max(Δbusy, ΔT_p), idle CPU by reservation r_p / C
       (by CPU time over capacity, ΔT_p / Δtotal, where nothing is reserved), RAM by working set,
       GPUs by reservation (all visible ones where nothing is reserved).
@@ -47,12 +48,12 @@ def shares_of(
 
 
 def _request_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> Shares:
-    cpu = _part(reserved.cpus or 0.0, usage.cpus)
+    cpu = _part(reserved.cpus, usage.cpus)
     return Shares(
         cpu=cpu,
         idle=cpu,
-        ram=_part(reserved.memory_gib or 0.0, usage.memory_total_gib),
-        gpu=_part(reserved.gpus or 0.0, gpu_count),
+        ram=_part(reserved.memory_gib, usage.memory_total_gib),
+        gpu=_part(reserved.gpus, gpu_count),
     )
 
 
@@ -72,7 +73,7 @@ def _process_tree_shares(usage: NodeUsage, reserved: Reservation, gpu_count: flo
     return Shares(cpu=cpu, idle=idle, ram=ram, gpu=gpu)
 
 
-def _part(numerator: float, denominator: float | None) -> float | None:
-    if denominator is None or denominator <= 0:
+def _part(numerator: float | None, denominator: float | None) -> float | None:
+    if numerator is None or denominator is None or denominator <= 0:
         return None
     return min(1.0, numerator / denominator)

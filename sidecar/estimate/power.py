@@ -3,8 +3,8 @@
 All energies are in kWh with bounds. Formulas and their twins in prose: docs/explanation/power-model.md.
 """
 
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from sidecar.estimate.bounded import NOTHING, Bounded
 from sidecar.meters.reading import GpuUsage, NodeUsage
@@ -40,6 +40,11 @@ GPU_COUNTER_SPREAD: Final = 0.05
 """NVML power and energy are good to ±5 %: Yang et al., "Part-time Power Measurements: nvidia-smi's
 Lack of Attention", arXiv 2312.02741 (2023)."""
 
+GPU_LOAD_LEAST: Final = 0.5
+"""Lower bound of the dynamic power at a utilisation, of what the model says. NVML's utilisation is
+the share of time in which any kernel ran (nvml.h), not how much of the chip it used: a kernel that
+waits for memory leaves a card near half its limit. An assumption, wide on purpose."""
+
 UNOBSERVED_GPU_UTILIZATION: Final = Bounded(0.5, 0.0, 1.0)
 """Assumed where a GPU's utilisation cannot be seen: the middle, with idle and full load as bounds."""
 
@@ -69,8 +74,9 @@ class VmShareModel:
     """Linear between idle and maximum watts per hardware thread, times the threads this VM has.
 
     `threads` is vCPUs, doubled where one vCPU is a whole SMT core (`threads_high` is the upper bound
-    where that is not known). P = threads · (idle + (max − idle) · u), u = busy / total CPU time.
-    The watts are SPECpower's: whole server at the wall, including some RAM.
+    where that is not known). P = threads · (reserved · idle + (max − idle) · u), u = busy / total
+    CPU time. `reserved` is 1, more for a constrained-core size: the cores it leaves out idle for it
+    alone. The watts are SPECpower's: whole server at the wall, including some RAM.
     """
 
     idle_per_thread: Figure
@@ -78,6 +84,7 @@ class VmShareModel:
     threads: float
     threads_high: float
     source: str
+    reserved: float = 1.0
     method: str = "vm-share"
 
     def energy_kwh(self, usage: NodeUsage) -> CpuEnergy | None:
@@ -86,7 +93,7 @@ class VmShareModel:
         if utilization is None:
             return None
         seconds = usage.duration_s
-        idle = self._energy(Bounded.of(self.idle_per_thread), seconds)
+        idle = self._energy(Bounded.of(self.idle_per_thread).scaled(self.reserved), seconds)
         low, value, high = (
             max(0.0, maximum - minimum) * utilization
             for maximum, minimum in (
@@ -96,7 +103,8 @@ class VmShareModel:
             )
         )
         dynamic = self._energy(Bounded(value, min(low, value), max(high, value)), seconds)
-        included = Bounded.of(RAM_INCLUDED) * Bounded(self.threads, self.threads, self.threads_high)
+        threads = Bounded(self.threads, self.threads, self.threads_high)
+        included = Bounded.of(RAM_INCLUDED) * threads.scaled(self.reserved)
         return CpuEnergy(idle + dynamic, idle, dynamic, self.method, self.source, included)
 
     def _energy(self, power_per_thread_w: Bounded, seconds: float) -> Bounded:
@@ -106,8 +114,9 @@ class VmShareModel:
     def idle_fraction(self, utilization: float) -> float:
         """Share of idle power in the power at this utilisation: how to split a measured energy."""
         idle_w, max_w = self.idle_per_thread.value, self.max_per_thread.value
-        power_w = idle_w + max(0.0, max_w - idle_w) * utilization
-        return idle_w / power_w if power_w > 0 else 0.0
+        reserved_w = idle_w * self.reserved
+        power_w = reserved_w + max(0.0, max_w - idle_w) * utilization
+        return reserved_w / power_w if power_w > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,10 @@ class MeasuredOr:
 
     model: CpuPowerModel
     split: VmShareModel
-    source: str = "powercap intel-rapl package counters (Linux kernel)"
+    source: str = (
+        "powercap intel-rapl package counters (Linux kernel): CPU packages alone, without power "
+        "supply, board and fans"
+    )
     method: str = "rapl"
 
     def energy_kwh(self, usage: NodeUsage) -> CpuEnergy | None:
@@ -169,6 +181,11 @@ def cpu_utilization(usage: NodeUsage) -> float | None:
 class RamPowerModel(Protocol):
     """Estimates the RAM energy of a window; `included_gib` is billed with the CPU already."""
 
+    @property
+    def source(self) -> str:
+        """Where the power comes from, with its year."""
+        ...
+
     def energy_kwh(self, usage: NodeUsage, included_gib: Bounded) -> Bounded | None:
         """Return the node's RAM energy over the window, None where MemTotal is unknown."""
         ...
@@ -179,6 +196,11 @@ class RamPerGib:
     """RAM power by installed size: W/GiB · max(0, MemTotal − what the CPU figure holds) · Δt."""
 
     figure: Figure = RAM_POWER
+
+    @property
+    def source(self) -> str:
+        """Where the W/GiB come from."""
+        return self.figure.cited
 
     def energy_kwh(self, usage: NodeUsage, included_gib: Bounded) -> Bounded | None:
         """Return the RAM energy that is not inside the CPU's figure."""
@@ -198,13 +220,11 @@ class ConstantRam:
     """A RAM power the user states."""
 
     power_w: float
+    source: str = "setting ram_power"
 
     def energy_kwh(self, usage: NodeUsage, included_gib: Bounded) -> Bounded | None:  # noqa: ARG002
         """Return P · Δt."""
         return Bounded.exact(kwh_from_power(self.power_w, usage.duration_s))
-
-
-GpuMethod = Literal["energy-counter", "power-samples", "utilization", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +236,19 @@ class GpuPower:
     limit: Figure
     fraction: float = 1.0
 
+    @property
+    def source(self) -> str:
+        """Both figures with their sources."""
+        return (
+            f"{self.model}: limit {self.limit.value:g} W, {self.limit.cited}; "
+            f"idle {self.idle.value:g} W, {self.idle.cited}"
+        )
+
     def energy_kwh(self, utilization: Bounded, duration_s: float) -> Bounded:
         """Return fraction · (idle + (limit − idle) · u) · Δt."""
         pairs = (
             (self.idle.value, self.limit.value, utilization.value),
-            (self.idle.low, self.limit.low, utilization.low),
+            (self.idle.low, self.limit.low, utilization.low * GPU_LOAD_LEAST),
             (self.idle.high, self.limit.high, utilization.high),
         )
         value, low, high = (idle + max(0.0, top - idle) * u for idle, top, u in pairs)
@@ -229,38 +257,66 @@ class GpuPower:
 
 @dataclass(frozen=True, slots=True)
 class GpuEnergy:
-    """Energy of one device over a window. `energy` None: nothing is known of this device's power."""
+    """Energy of one device over a window. `energy` None: nothing is known of this device's power.
+
+    `source` names the figures of the model where one was used.
+    """
 
     uuid: str | None
     model: str
     energy: Bounded | None
-    method: GpuMethod | None
+    method: str | None
     mig: bool
     utilization: float | None
+    source: str | None = None
 
 
 def gpu_energy(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> GpuEnergy:
     """Return the device's energy: its counter, else its power samples, else its power model.
 
     The model needs `power` (limit and idle of the device). A utilisation that was not observed is
-    taken as the middle between idle and full load, with both as bounds.
+    taken as the middle between idle and full load, with both as bounds. A counter or samples that
+    cover only a part of the window are completed by the model for the rest.
     """
-    energy: Bounded | None = None
-    method: GpuMethod | None = None
-    if usage.energy_mj is not None and usage.energy_source != "none":
-        counted = kwh_from_millijoules(usage.energy_mj)
-        spread = GPU_COUNTER_SPREAD
-        energy = Bounded(counted, counted * (1 - spread), counted * (1 + spread))
-        method = usage.energy_source
-    elif power is not None:
-        seen = usage.utilization
-        observed = UNOBSERVED_GPU_UTILIZATION if seen is None else Bounded.exact(seen)
-        energy = power.energy_kwh(observed, duration_s)
-        method = "table" if seen is None else "utilization"
-    return GpuEnergy(usage.uuid, usage.model, energy, method, usage.mig, usage.utilization)
+    modelled = _modelled(usage, power, duration_s)
+    if usage.energy_mj is None or usage.energy_source == "none":
+        return modelled
+    counted = kwh_from_millijoules(usage.energy_mj)
+    spread = GPU_COUNTER_SPREAD
+    measured = Bounded(counted, counted * (1 - spread), counted * (1 + spread))
+    missing = _missing_share(usage, duration_s)
+    if missing == 0 or modelled.energy is None:
+        return replace(modelled, energy=measured, method=usage.energy_source, source=None)
+    rest = modelled.energy.scaled(missing)
+    method = f"{usage.energy_source} + {modelled.method}"
+    return replace(modelled, energy=measured + rest, method=method)
+
+
+def _modelled(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> GpuEnergy:
+    device = GpuEnergy(usage.uuid, usage.model, None, None, usage.mig, usage.utilization)
+    if power is None:
+        return device
+    seen = usage.utilization
+    observed = UNOBSERVED_GPU_UTILIZATION if seen is None else Bounded.exact(seen)
+    return replace(
+        device,
+        energy=power.energy_kwh(observed, duration_s),
+        method="table" if seen is None else "utilization",
+        source=power.source,
+    )
+
+
+def _missing_share(usage: GpuUsage, duration_s: float) -> float:
+    """Share of the window that the counter or the samples do not cover; 0 for the usual jitter."""
+    if usage.metered_s is None or duration_s <= 0:
+        return 0.0
+    missing_s = duration_s - usage.metered_s
+    return missing_s / duration_s if missing_s > max(0.5, 0.02 * duration_s) else 0.0
 
 
 def table_gpu_energy(power: GpuPower, utilization: Bounded, duration_s: float) -> GpuEnergy:
     """Return the energy of a GPU that only the VM size's table knows of: nothing was measured."""
     energy = power.energy_kwh(utilization, duration_s)
-    return GpuEnergy(None, power.model, energy, "table", mig=False, utilization=None)
+    return GpuEnergy(
+        None, power.model, energy, "table", mig=False, utilization=None, source=power.source
+    )

@@ -35,13 +35,15 @@ class NodeMeter:
     @property
     def needs_sampling(self) -> bool:
         """Whether `sample` has anything to do between two readings."""
-        return self._rapl.needs_sampling or self._nvml.needs_sampling
+        parts = (self._rapl, self._nvml, self._pod_source)
+        return any(part.needs_sampling for part in parts)
 
     def sample(self) -> None:
         """Take what must be looked at each second; cheap where there is no such thing."""
         with self._lock:
             self._rapl.sample()
             self._nvml.sample(self._clock())
+            self._pod_source.sample()
 
     def read(self, *, gpus: bool = True) -> NodeReading:
         """Read everything. A meter that fails leaves its part None (or empty), never raises.

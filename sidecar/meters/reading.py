@@ -71,10 +71,15 @@ class GpuReading:
 
 @dataclass(frozen=True, slots=True)
 class PodReading:
-    """The pod's CPU seconds since start and working set now. None = this source cannot tell."""
+    """The pod's CPU seconds since start and its working set; None = this source cannot tell.
+
+    `memory_byte_s` is the working set integrated over time since start: processes that come and go
+    between two readings are in it, where they sampled.
+    """
 
     cpu_s: float | None
     working_set_bytes: int | None
+    memory_byte_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

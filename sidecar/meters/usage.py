@@ -9,6 +9,7 @@ from sidecar.meters.reading import (
     MemoryReading,
     NodeReading,
     NodeUsage,
+    PodReading,
     RaplReading,
 )
 from sidecar.units import BYTES_PER_GIB
@@ -35,7 +36,7 @@ def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
         package_energy_uj=_package_energy_between(before.rapl, after.rapl),
         gpus=tuple(_gpu_between(known.get(gpu.uuid), gpu, duration_s) for gpu in after.gpus),
         pod_cpu_s=_forward(before.pod.cpu_s, after.pod.cpu_s),
-        pod_working_set_gib=_mean_gib(before.pod.working_set_bytes, after.pod.working_set_bytes),
+        pod_working_set_gib=_working_set_gib(before.pod, after.pod, duration_s),
     )
 
 
@@ -66,6 +67,14 @@ def _used_bytes(memory: MemoryReading | None) -> int | None:
 def _mean_gib(before: int | None, after: int | None) -> float | None:
     known = [size for size in (before, after) if size is not None]
     return sum(known) / len(known) / BYTES_PER_GIB if known else None
+
+
+def _working_set_gib(before: PodReading, after: PodReading, duration_s: float) -> float | None:
+    """Mean working set: its integral over the time, or the mean of both ends without one."""
+    byte_s = _forward(before.memory_byte_s, after.memory_byte_s)
+    if byte_s is not None and duration_s > 0:
+        return byte_s / duration_s / BYTES_PER_GIB
+    return _mean_gib(before.working_set_bytes, after.working_set_bytes)
 
 
 def _package_energy_between(before: RaplReading | None, after: RaplReading | None) -> int | None:

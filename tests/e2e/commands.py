@@ -163,6 +163,7 @@ class Terminal:
 
     def __init__(self, *command: str, env: Mapping[str, str] | None = None) -> None:
         self.screen = ""
+        self.shown = ""
         self._master, slave = os.openpty()
         env = environment(TERM="xterm", COLUMNS="200") if env is None else env
         self.process = subprocess.Popen(
@@ -203,7 +204,7 @@ class Terminal:
         while self._read():
             pass
         code = self.process.wait(PATIENCE_S)
-        assert "Traceback" not in self.screen, self.screen
+        assert "Traceback" not in self.shown, self.shown
         return code
 
     def hang_up(self) -> None:
@@ -219,7 +220,9 @@ class Terminal:
             content = os.read(self._master, 65536)
         except OSError:  # EIO: nobody holds the other side any more
             return False
-        self.screen += content.decode(errors="replace")
+        text = content.decode(errors="replace")
+        self.screen += text
+        self.shown += text
         return bool(content)
 
 

@@ -18,9 +18,14 @@ def test_requests_share_cpu_memory_and_gpus_by_what_the_node_has():
     assert (shares.cpu, shares.idle, shares.ram, shares.gpu) == (0.25, 0.25, 0.25, 0.25)
 
 
-def test_a_pod_that_requests_nothing_of_a_kind_owns_nothing_of_it():
-    shares = shares_of("requests", node_usage(), Reservation(cpus=1.0), 8)
+def test_a_pod_that_requests_zero_of_a_kind_owns_nothing_of_it():
+    shares = shares_of("requests", node_usage(), Reservation(1.0, 0.0, 0.0), 8)
     assert (shares.ram, shares.gpu) == (0.0, 0.0)
+
+
+def test_a_request_that_is_not_told_is_unknown_not_zero():
+    shares = shares_of("requests", node_usage(), Reservation(cpus=1.0), 8)
+    assert (shares.ram, shares.gpu) == (None, None)
 
 
 def test_requests_beyond_the_node_are_cut_at_the_whole():

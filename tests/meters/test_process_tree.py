@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.meters.kernel_file import read_kernel_file
 from sidecar.meters.pod.process_tree import (
+    MemoryIntegral,
     CpuTimeLedger,
     ProcessTimes,
     ProcessTreeSource,
@@ -302,3 +303,50 @@ def test_where_all_are_waited_for_all_cpu_time_is_counted(actions: list[tuple[st
             continue
         ledger.advance(kernel.listed())
         assert ledger.total_ticks == kernel.used
+
+
+class SteppedClock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_memory_used_between_two_readings_is_not_missed(tree: ProcTree):
+    clock = SteppedClock()
+    source = ProcessTreeSource(ROOT, tree.root, clock=clock)
+    before = source.read()
+    tree.process(77, ROOT, resident_pages=1000)
+    for _ in range(10):
+        clock.now_s += 1
+        source.sample()
+    tree.end(77)
+    clock.now_s += 1
+    after = source.read()
+    # half of the first and of the last second, and nine whole ones between
+    grown_byte_s = after.memory_byte_s - before.memory_byte_s
+    assert grown_byte_s == pytest.approx(10 * 1000 * PAGE_BYTES)
+    assert after.working_set_bytes == before.working_set_bytes
+
+
+def test_memory_is_not_looked_at_more_often_than_it_may_cost(tree: ProcTree):
+    clock = SteppedClock()
+    source = ProcessTreeSource(ROOT, tree.root, clock=clock)
+    tree.process(77, ROOT, resident_pages=1000)
+    source.sample()  # the period has not passed
+    clock.now_s += 0.5
+    source.sample()
+    assert source.read().memory_byte_s == pytest.approx(0.5 * 1000 * PAGE_BYTES / 2)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.none() | st.integers(0, 10**12)), max_size=30)
+)
+def test_the_memory_integral_never_falls_and_stays_between_its_bounds(steps):
+    integral, now_s, totals = MemoryIntegral(), 0.0, [0.0]
+    for elapsed_s, size in steps:
+        now_s += elapsed_s
+        totals.append(integral.advance(now_s, size))
+    assert totals == sorted(totals)
+    largest = max((size for _, size in steps if size is not None), default=0)
+    assert totals[-1] <= now_s * largest * (1 + 1e-9)

@@ -98,6 +98,11 @@ class RequestsSource:
     def __init__(self, reservation: Reservation) -> None:
         self.reservation = reservation
 
+    needs_sampling = False
+
+    def sample(self) -> None:
+        """There is nothing to sample."""
+
     def read(self) -> PodReading:
         """Nothing of its own; the share follows from the reservation."""
         return PodReading(cpu_s=None, working_set_bytes=None)

@@ -12,6 +12,13 @@ class PodSource(Protocol):
     def name(self) -> str:
         """As the records name the method."""
 
+    @property
+    def needs_sampling(self) -> bool:
+        """Whether `sample` has anything to do between two readings."""
+
+    def sample(self) -> None:
+        """Look at what is seen only when looked at; cheap."""
+
     def read(self) -> PodReading:
         """Return the cumulative CPU time, and the working set now."""
 

@@ -8,6 +8,11 @@ class WholeNodeSource:
 
     name = "whole-node"
 
+    needs_sampling = False
+
+    def sample(self) -> None:
+        """There is nothing to sample."""
+
     def read(self) -> PodReading:
         """Nothing of its own; the share is the whole."""
         return PodReading(cpu_s=None, working_set_bytes=None)
