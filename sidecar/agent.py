@@ -1,49 +1,34 @@
 """The loop: reads the meters at each window's end, estimates, records, and knows how to stop.
 
-The only place that wires identity → meters → estimate → record → journal. Nothing here raises for a
+The one place where identity, meters, estimate, record and journal meet. Nothing here raises for a
 failing source or volume: metering goes on and says so.
 """
 
 import logging
-import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal, Protocol, cast
+from typing import Final, Protocol
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.estimate.attribution import PodMethod, shares_of
 from sidecar.estimate.emissions import Factors, estimate_window
 from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
-from sidecar.exporters.summary import Totals, totals_of, write_summary
-from sidecar.factors import Place, SeenGpu, choose_factors, with_country
-from sidecar.identity.downward import valid_annotations
+from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
+from sidecar.factors import Place, SeenGpu, choose_factors, unknown_names, with_country
 from sidecar.identity.fields import Hardware, Identity, Resolution
-from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.journal.append import Journal
 from sidecar.meters.node import NodeMeter
-from sidecar.meters.nvml import NvmlMeter
-from sidecar.meters.pod.process_tree import ProcessTreeSource
-from sidecar.meters.pod.requests import RequestsSource, Reservation
-from sidecar.meters.pod.source import PodSource
-from sidecar.meters.pod.whole_node import WholeNodeSource
-from sidecar.meters.proc import ProcMeter
-from sidecar.meters.rapl import RaplMeter
+from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import NodeReading, NodeUsage
 from sidecar.meters.usage import usage_between
-from sidecar.meters.visible_devices import parse_visible_devices
-from sidecar.record import EmissionRecord
-from sidecar.recording import Event, Metered, Occasion, start_record, window_record
-from sidecar.settings import (
-    Settings,
-    SettingsError,
-    environment_name,
-    parse_interval_s,
-)
+from sidecar.record import EmissionRecord, Event
+from sidecar.recording import Metered, Occasion, start_record, window_record
+from sidecar.settings import Settings
 from sidecar.windows import Window, next_boundary_s, snapped_s, window_between
 
 SAMPLE_PERIOD_S: Final = 1.0
@@ -55,10 +40,12 @@ POLL_PERIOD_S: Final = 30.0
 EARLY_WINDOWS_MAX: Final = 200
 """Windows kept to be completed when a late identity source answers (IMDS gives up after 75 s)."""
 
+LAST_ANSWER_S: Final = 0.3
+"""How long a run that ends waits for an identity source that has not answered yet."""
+
 HURRIED_INTERVAL_S: Final = 1.0
 """Length of the windows once the end is announced: a SIGKILL then costs at most one of them."""
 
-Purpose = Literal["run", "exec"]
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +103,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Metered:
+class _ClosedWindow:
     """A window as the meters saw it, before any factor: enough to estimate it again."""
 
     sequence: int
@@ -144,7 +131,7 @@ class Agent:
         self._started_wall_s = 0.0
         self._begun_s = 0.0
         self._sequence = 0
-        self._early: list[_Metered] | None = []
+        self._early: list[_ClosedWindow] | None = []
         self._early_identity: Identity | None = None
         self._place: Place | None = None
         self._factors: Factors | None = None
@@ -152,6 +139,7 @@ class Agent:
         self._stem = ""
         self._run_id = parts.settings.run_id or str(uuid.uuid4())
         self._export_failures: dict[str, str] = {}
+        self._warned: set[str] = set()
         self._watcher: Callable[[Totals], None] | None = None
         self.journal: Journal | None = None
         self.totals: Totals | None = None
@@ -194,8 +182,9 @@ class Agent:
         """Write the last window, complete what can be completed, and release everything."""
         self._close_window(reason)
         if self._early is not None and not self._parts.identity.current().settled:
-            self._parts.identity.wait(0.3)
+            self._parts.identity.wait(LAST_ANSWER_S)
         self._complete_early_windows()
+        self._export()
         self._parts.identity.close()
         self._parts.meter.close()
         journal, totals = self._opened()
@@ -260,11 +249,15 @@ class Agent:
         window = window_between(mark.wall_s, wall_s, usage.duration_s)
         self._mark = _Mark(wall_s, reading)
         self._sequence += 1
-        metered = _Metered(self._sequence, window, usage, end_reason)
+        metered = _ClosedWindow(self._sequence, window, usage, end_reason)
         self._complete_early_windows()
         if self._early is not None:
             self._early.append(metered)
             if len(self._early) > EARLY_WINDOWS_MAX:
+                _log.warning(
+                    "no answer about VM size and region after %d windows; those stay as they are",
+                    EARLY_WINDOWS_MAX,
+                )
                 self._early = None
         self._write(self._record_of(metered))
 
@@ -272,7 +265,8 @@ class Agent:
         journal, totals = self._opened()
         self.totals = totals.plus(record)
         journal.append(record)
-        self._export()
+        if record.event != "end":  # `close` exports once more is known
+            self._export()
 
     def _complete_early_windows(self) -> None:
         """Write the early records anew, once, when the identity chain has settled."""
@@ -287,7 +281,6 @@ class Agent:
             totals = totals.plus(record)
         self.totals = totals
         self._opened()[0].rewrite(records)
-        self._export()
 
     def _start_record(self) -> EmissionRecord:
         identity, factors = self._now()
@@ -295,7 +288,7 @@ class Agent:
         window = Window(start_s, start_s, 0.0, 0.0)
         return start_record(identity, factors, Occasion(f"{self._stem}.0", window, "start"))
 
-    def _record_of(self, metered: _Metered) -> EmissionRecord:
+    def _record_of(self, metered: _ClosedWindow) -> EmissionRecord:
         identity, factors = self._now(metered.usage)
         parts = self._parts
         gpu_count = factors.gpu_count(metered.usage)
@@ -318,8 +311,15 @@ class Agent:
         if self._factors is None or place != self._place:
             self._place = place
             self._factors = choose_factors(place, self._settings, self._parts.catalogue)
+            self._warn_of_unknown(place.identity)
         identity = with_country(resolution.identity, self._parts.catalogue)
         return self._with_run(identity), self._factors
+
+    def _warn_of_unknown(self, identity: Identity) -> None:
+        for text in unknown_names(identity, self._parts.catalogue):
+            if text not in self._warned:
+                self._warned.add(text)
+                _log.warning("%s", text)
 
     def _with_run(self, identity: Identity) -> Identity:
         """Give a run without an id of its own the one this process made for it."""
@@ -343,7 +343,7 @@ class Agent:
         self._try(
             volume / "summary.json", lambda path: write_summary(path, totals, journal.failure)
         )
-        if totals.windows:
+        if totals.merged.facility_energy_kwh is not None:
             row = codecarbon_row(totals.merged, self._hardware(), self._country_name(totals))
             self._try(volume / "emissions.csv", lambda path: write_row(path, row))
         if self._watcher is not None:
@@ -379,121 +379,6 @@ class Agent:
         return self.journal, self.totals
 
 
-def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -> Parts:
-    """Wire identity, meters and catalogue for these settings. Raises SettingsError.
-
-    `environ` is where the downward API and AzureML speak from, and the GPU selection where the
-    setting is silent.
-    """
-    try:
-        reservation = _reservation(settings)
-        catalogue = Catalogue(settings.vm_sizes_file)
-        resolver = IdentityResolver(_resolver_config(settings, environ))
-        method = choose_pod_method(settings, environ, reservation, purpose)
-        now = resolver.current()
-        settings = _annotated(settings, now.identity.annotations)
-        choose_factors(Place(now.identity, now.hardware), settings, catalogue)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-    pod_source = _pod_source(method, reservation, settings)
-    return Parts(
-        settings=settings,
-        identity=resolver,
-        meter=_node_meter(settings, _selected_gpus(settings, environ, purpose), pod_source),
-        catalogue=catalogue,
-        pod_method=method,
-        reserved=reservation,
-    )
-
-
-def _annotated(settings: Settings, annotations: Mapping[str, str]) -> Settings:
-    """Take the pod's `emissions/interval` where no setting speaks; a bad one was warned of."""
-    valid, _ = valid_annotations(annotations)
-    if "interval" not in valid or settings.origins.get("interval", "default") != "default":
-        return settings
-    return replace(
-        settings,
-        interval=parse_interval_s(valid["interval"]),
-        origins={**settings.origins, "interval": "annotation emissions/interval"},
-    )
-
-
-def choose_pod_method(
-    settings: Settings, environ: Mapping[str, str], reservation: Reservation, purpose: Purpose
-) -> PodMethod:
-    """Return how the pod's part is found.
-
-    `auto`: a command is metered by its process tree, unless it is a managed AzureML job, which has
-    the VM for itself; a sidecar takes the share of the pod's requests, the whole node without any.
-    """
-    wanted = settings.attribution
-    if wanted == "process-tree" and purpose == "run":
-        raise SettingsError(
-            "attribution process-tree needs a command of ours: use 'exec', or whole-node, requests"
-        )
-    if wanted != "auto":
-        return cast("PodMethod", wanted)
-    if purpose == "exec":
-        managed_job = "AZUREML_RUN_ID" in environ and "POD_UID" not in environ
-        return "whole-node" if managed_job else "process-tree"
-    return "requests" if reservation.is_known else "whole-node"
-
-
-def _resolver_config(settings: Settings, environ: Mapping[str, str]) -> ResolverConfig:
-    chosen = {
-        "project": settings.project,
-        "experiment": settings.experiment,
-        "run_id": settings.run_id,
-        "cluster": settings.cluster,
-        "region": settings.region,
-        "vm_size": settings.vm_size,
-        "country_iso3": settings.country,
-    }
-    return ResolverConfig(
-        settings={name: value for name, value in chosen.items() if value is not None},
-        environ=environ,
-        podinfo_dir=settings.podinfo,
-        proc_root=settings.proc_root,
-        imds_endpoint=settings.imds_endpoint,
-    )
-
-
-def _pod_source(method: PodMethod, reservation: Reservation, settings: Settings) -> PodSource:
-    if method == "process-tree":
-        return ProcessTreeSource(os.getpid(), settings.proc_root)
-    return RequestsSource(reservation) if method == "requests" else WholeNodeSource()
-
-
-def _reservation(settings: Settings) -> Reservation:
-    return Reservation.from_environment(
-        {
-            environment_name(name): getattr(settings, name) or ""
-            for name in ("requests_cpu", "requests_memory", "requests_gpu")
-        }
-    )
-
-
-def _selected_gpus(
-    settings: Settings, environ: Mapping[str, str], purpose: Purpose
-) -> tuple[str, ...] | None:
-    """Return the GPUs to meter; a command of ours uses those that CUDA_VISIBLE_DEVICES leaves it."""
-    if settings.gpu_source == "none":
-        return ()
-    inherited = environ.get("CUDA_VISIBLE_DEVICES") if purpose == "exec" else None
-    return parse_visible_devices(inherited if settings.gpus is None else settings.gpus)
-
-
-def _node_meter(
-    settings: Settings, selected: tuple[str, ...] | None, pod_source: PodSource
-) -> NodeMeter:
-    return NodeMeter(
-        ProcMeter(settings.proc_root),
-        RaplMeter(settings.sys_root),
-        NvmlMeter(selected=selected, lazy=True),
-        pod_source,
-    )
-
-
 def record_stem(pod_uid: str | None, boot_id: str) -> str:
     """Return what ids and segment names of this process begin with: `<pod_uid>.<boot_id>`.
 
@@ -502,15 +387,3 @@ def record_stem(pod_uid: str | None, boot_id: str) -> str:
     """
     uid = re.sub(r"[^A-Za-z0-9-]", "-", pod_uid or "run")[:64]
     return f"{uid}.{boot_id}"
-
-
-def totals_text(totals: Totals) -> str:
-    """One line of totals for people: energy, emissions with bounds, duration, project."""
-    record = totals.merged
-    if record.energy_kwh is None or record.emissions_g is None:
-        return f"no energy could be metered in {record.duration_s:.1f} s · project {record.project}"
-    bounds = f"{record.emissions_low_g or 0:.3g} to {record.emissions_high_g or 0:.3g}"
-    return (
-        f"{record.energy_kwh * 1000:.3g} Wh, {record.emissions_g:.3g} g CO2e ({bounds} g) "
-        f"in {record.duration_s:.1f} s · project {record.project}"
-    )

@@ -35,7 +35,7 @@ from sidecar.estimate.power import (
     VmShareModel,
 )
 from sidecar.identity.fields import Hardware, Identity
-from sidecar.settings import Settings
+from sidecar.settings import Settings, SettingsError
 from sidecar.units import Figure
 
 AVERAGE_IDLE: Final = Figure(
@@ -96,6 +96,7 @@ def choose_factors(place: Place, settings: Settings, catalogue: Catalogue) -> Fa
         embodied=embodied_of(vm_size, catalogue) if vm_size else None,
         cpu=_cpu_model(place.hardware, settings, split),
         ram=_ram_model(place.hardware, settings),
+        uncounted=_uncounted(vm_size, place.seen_gpus, settings, catalogue),
         gpu_powers=dict(_seen_gpu_powers(place.seen_gpus, catalogue)),
         table_gpus=_table_gpus(vm_size, settings, catalogue),
     )
@@ -110,6 +111,35 @@ def with_country(identity: Identity, catalogue: Catalogue) -> Identity:
         return identity
     sources = {**identity.sources, "country_iso3": f"catalogue:region {region.name}"}
     return replace(identity, country_iso3=region.country_iso3, sources=sources)
+
+
+def refuse_unknown_country(settings: Settings, catalogue: Catalogue) -> None:
+    """Refuse a country nobody knows: it decides the intensity, while a region has a fallback."""
+    if settings.country is None or catalogue.country(settings.country) is not None:
+        return
+    near = catalogue.suggest("country", settings.country)
+    hint = f"did you mean {', '.join(near)}?" if near else "'catalogue countries' lists all"
+    raise SettingsError(
+        f"{settings.origins['country']}: {settings.country!r} is no country of the catalogue; {hint}"
+    )
+
+
+def unknown_names(identity: Identity, catalogue: Catalogue) -> tuple[str, ...]:
+    """Say which region or VM size is not in the catalogue, what is taken instead, and what is near."""
+    told = []
+    if identity.region and catalogue.region(identity.region) is None:
+        near = ", ".join(catalogue.suggest("region", identity.region))
+        told.append(
+            f"region {identity.region!r} is not in the catalogue: the average of the country, or of "
+            f"the world, is taken{f'; did you mean {near}?' if near else ''}"
+        )
+    if identity.vm_size and catalogue.vm_size(identity.vm_size) is None:
+        near = ", ".join(catalogue.suggest("vm-size", identity.vm_size))
+        told.append(
+            f"VM size {identity.vm_size!r} is not in the catalogue: its GPUs and embodied emissions "
+            f"are not known{f'; did you mean {near}?' if near else ''}"
+        )
+    return tuple(told)
 
 
 def choose_carbon_intensity(
@@ -171,10 +201,7 @@ def _candidates(
     if size_name:
         family = (model for size in catalogue.vm_family(size_name) for model in size.cpu_models)
         if cpus := _known_cpus(dict.fromkeys(family), catalogue):
-            return (
-                cpus,
-                f"CPUs of the family of {size_name} ({_models(cpus)}): {_watts_source(cpus[0])}",
-            )
+            return cpus, f"CPUs of the family of {size_name} ({_models(cpus)})"
     generation = _generation(hardware, catalogue)
     if generation and generation.idle_per_thread:
         return (generation,), f"CPU generation {generation.microarchitecture} by /proc/cpuinfo"
@@ -201,11 +228,6 @@ def _models(cpus: tuple[Cpu, ...]) -> str:
     return ", ".join(cpu.model for cpu in cpus[:4]) + (", …" if len(cpus) > 4 else "")
 
 
-def _watts_source(cpu: Cpu) -> str:
-    figure = cpu.max_per_thread
-    return f"{figure.source} ({figure.year})" if figure else "no watts known"
-
-
 def _mean_figure(figures: list[Figure]) -> Figure | None:
     """Mean of several candidates; the bounds span them all, the source names each once."""
     if not figures:
@@ -214,7 +236,9 @@ def _mean_figure(figures: list[Figure]) -> Figure | None:
     low = min(figure.low for figure in figures)
     high = max(figure.high for figure in figures)
     sources = dict.fromkeys(figure.cited for figure in figures)
-    source = f"mean of {len(figures)} CPUs: {'; '.join(sources)}" if len(figures) > 1 else [*sources][0]
+    source = "; ".join(sources)
+    if len(figures) > 1:
+        source = f"mean of {len(figures)} CPUs: {source}"
     return Figure(min(max(value, low), high), figures[0].unit, low, high, source, None)
 
 
@@ -223,16 +247,18 @@ def _threads_per_vcpu(
 ) -> tuple[int, int]:
     """Hardware threads behind one vCPU: value and upper bound.
 
-    The size table says it for Azure (measured with lscpu). Elsewhere a guest that shows one thread
-    per core of an SMT CPU may own the core or may only not be told: value 1, upper bound 2.
+    The size table says it for Azure (measured with lscpu), else the guest, which Azure tells the
+    truth. Elsewhere a guest that shows one thread per core of an SMT CPU may own the core or may
+    only not be told: value 1, upper bound 2.
     """
-    smt = any(cpu.smt for cpu in cpus)
-    per_core = vm_size.threads_per_core if vm_size else None
-    if not smt:
+    if not any(cpu.smt for cpu in cpus):
         return 1, 1
-    if per_core is not None:
-        return (2, 2) if per_core == 1 else (1, 1)
-    return (1, 2) if hardware.threads_per_core in (1, None) else (1, 1)
+    shown = hardware.threads_per_core
+    if vm_size is not None:
+        per_core = vm_size.threads_per_core or shown
+        if per_core is not None:
+            return (2, 2) if per_core == 1 else (1, 1)
+    return (1, 1) if shown == 2 else (1, 2)
 
 
 def _cpu_model(hardware: Hardware, settings: Settings, split: VmShareModel) -> CpuPowerModel:
@@ -313,6 +339,23 @@ def _table_gpus(
     whole, part = divmod(vm_size.gpu_count or 0.0, 1)
     fractions = [1.0] * int(whole) + ([part] if part > 0 else [])
     return tuple(GpuPower(row.nvml_name, row.idle, row.tdp, fraction) for fraction in fractions)
+
+
+def _uncounted(
+    vm_size: VmSize | None,
+    seen: tuple[SeenGpu, ...],
+    settings: Settings,
+    catalogue: Catalogue,
+) -> str | None:
+    """Say which GPUs are known to be there and yet have no energy; None when all are counted."""
+    if vm_size is None or not vm_size.gpu_model or seen or settings.gpu_source == "none":
+        return None
+    if _table_gpus(vm_size, settings, catalogue):
+        return None
+    what = f"unknown: {vm_size.name} has {vm_size.gpu_model}"
+    if settings.gpu_source == "nvml":
+        return f"{what}, and NVML shows none"
+    return f"{what}, how many is not published"
 
 
 def embodied_of(vm_size: VmSize, catalogue: Catalogue) -> EmbodiedRate | None:

@@ -4,16 +4,18 @@ One line per pod and window. Units are in names; missing is null, never 0. The r
 generated from the descriptions below.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
+from sidecar.carbon.intensity import Level
+from sidecar.estimate.emissions import Quality
+
 SCHEMA: Final = 1
 
 Event = Literal["start", "window", "end"]
-Level = Literal["zone", "country", "world"]
-Quality = Literal["measured", "estimated", "modelled"]
 
 
 def column(description: str, default: Any = None) -> Any:  # noqa: ANN401 - fields of every type
@@ -91,7 +93,7 @@ class EmissionRecord:
 
     cpu_utilization: float | None = column("mean utilisation of the node's CPUs, 0 to 1")
     gpu_utilization: float | None = column("mean utilisation of the observed GPUs, 0 to 1")
-    ram_used_gib: float | None = column("memory in use on the node at the window's end, GiB")
+    ram_used_gib: float | None = column("memory in use on the node, mean of the window's ends, GiB")
     pod_cpu_seconds: float | None = column(
         "CPU seconds this pod used; null where only shares are known"
     )
@@ -188,11 +190,16 @@ _AVERAGED: Final = (
 )
 
 
+_JOINED: Final = ("cpu_power_method", "gpu_method", "pod_method")
+_WEAKNESS: Final = ("measured", "estimated", "modelled")
+
+
 def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionRecord:
     """Merge two neighbouring windows that could not be written into one: no energy is lost.
 
-    Energies and durations add up, utilisations and shares become means weighted by duration; what
-    else differs is the second's. The record keeps the first's id and start, the second's end.
+    Energies and durations add up, utilisations and shares become means weighted by duration, the
+    quality is the weaker one and methods that differ are joined; what else differs is the second's.
+    The record keeps the first's id and start, the second's end.
     """
     changes: dict[str, Any] = {
         name: _total(getattr(first, name), getattr(second, name)) for name in _SUMMED
@@ -201,8 +208,11 @@ def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionReco
         changes[name] = _mean(
             (getattr(first, name), first.duration_s), (getattr(second, name), second.duration_s)
         )
+    for name in _JOINED:
+        changes[name] = _joined(getattr(first, name), getattr(second, name))
     return replace(
         second,
+        quality=max(first.quality, second.quality, key=_WEAKNESS.index),
         record_id=first.record_id,
         window_start=first.window_start,
         gpus=_merged_gpus(first.gpus, second.gpus),
@@ -213,21 +223,36 @@ def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionReco
 def _merged_gpus(
     first: tuple[GpuRecord, ...], second: tuple[GpuRecord, ...]
 ) -> tuple[GpuRecord, ...]:
-    """Add the energies device by device; devices without a UUID are matched by their place."""
-    if [gpu.uuid for gpu in first] == [gpu.uuid for gpu in second]:
-        return tuple(
-            replace(later, energy_kwh=_total(earlier.energy_kwh, later.energy_kwh))
-            for earlier, later in zip(first, second, strict=True)
-        )
-    earlier_by_uuid = {gpu.uuid: gpu for gpu in first}
-    merged = [
-        replace(gpu, energy_kwh=_total(earlier_by_uuid[gpu.uuid].energy_kwh, gpu.energy_kwh))
-        if gpu.uuid in earlier_by_uuid
-        else gpu
-        for gpu in second
-    ]
-    seen = {gpu.uuid for gpu in second}
-    return (*(gpu for gpu in first if gpu.uuid not in seen), *merged)
+    """Add the energies device by device, by UUID.
+
+    Devices without one (known from the VM size only) are matched by their place: a driver that
+    comes up late shows the same devices, now with their UUIDs.
+    """
+    if all(gpu.uuid for gpu in first) and all(gpu.uuid for gpu in second):
+        later = {gpu.uuid: gpu for gpu in second}
+        pairs: list[tuple[GpuRecord | None, GpuRecord | None]]
+        pairs = [(gpu, later.pop(gpu.uuid, None)) for gpu in first]
+        pairs += [(None, gpu) for gpu in later.values()]
+    else:
+        pairs = list(itertools.zip_longest(first, second))
+    return tuple(_merged_gpu(earlier, late) for earlier, late in pairs)
+
+
+def _merged_gpu(first: GpuRecord | None, second: GpuRecord | None) -> GpuRecord:
+    if first is None or second is None:
+        return first or second or GpuRecord()
+    known = second if second.uuid else first
+    return replace(
+        known,
+        energy_kwh=_total(first.energy_kwh, second.energy_kwh),
+        method=_joined(first.method, second.method),
+    )
+
+
+def _joined(first: str | None, second: str | None) -> str | None:
+    """Join the names of methods, each once, in a stable order."""
+    names = {name for text in (first, second) if text for name in text.split(" + ")}
+    return " + ".join(sorted(names)) or None
 
 
 def _total(first: float | None, second: float | None) -> float | None:

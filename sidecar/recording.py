@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from sidecar.estimate.bounded import Bounded
 from sidecar.estimate.emissions import Factors, WindowEstimate
-from sidecar.estimate.power import RAM_POWER, cpu_utilization
+from sidecar.estimate.power import cpu_utilization
 from sidecar.identity.fields import Identity
 from sidecar.meters.reading import NodeUsage
-from sidecar.record import EmissionRecord, GpuRecord
-from sidecar.units import Figure
+from sidecar.record import EmissionRecord, Event, GpuRecord
 from sidecar.version import VERSION
 from sidecar.windows import Window, rfc3339
-
-Event = Literal["start", "window", "end"]
 
 _IDENTITY_FIELDS: Final = tuple(
     item.name
@@ -64,17 +61,18 @@ def factor_columns(factors: Factors) -> dict[str, Any]:
 
 def factor_sources(factors: Factors) -> Mapping[str, str]:
     """Return where the factors come from that have no source column of their own."""
-    sources = {"pue": cited(factors.pue), "ram_energy_kwh": cited(RAM_POWER)}
+    sources = {"pue": factors.pue.cited}
     if factors.wue:
-        sources["water_l"] = cited(factors.wue)
+        sources["water_l"] = factors.wue.cited
     if factors.embodied:
         sources["embodied_g"] = factors.embodied.source
     return sources
 
 
-def cited(figure: Figure) -> str:
-    """Return source and year of a figure as one text."""
-    return figure.source if figure.year is None else f"{figure.source} ({figure.year})"
+def energy_sources(estimate: WindowEstimate) -> dict[str, str]:
+    """Return where the energies come from that have no source column of their own."""
+    named = {"ram_energy_kwh": estimate.ram_source, "gpu_energy_kwh": estimate.gpu_source}
+    return {name: source for name, source in named.items() if source}
 
 
 def start_record(identity: Identity, factors: Factors, occasion: Occasion) -> EmissionRecord:
@@ -90,9 +88,11 @@ def window_record(
     identity: Identity, factors: Factors, occasion: Occasion, metered: Metered
 ) -> EmissionRecord:
     """Compose the record of one metered window."""
+    columns = identity_columns(identity, factors)
+    columns["identity_source"] |= energy_sources(metered.estimate)
     return EmissionRecord(
         **_occasion_columns(occasion),
-        **identity_columns(identity, factors),
+        **columns,
         **factor_columns(factors),
         **_usage_columns(metered.usage),
         **estimate_columns(metered.estimate),

@@ -32,7 +32,7 @@ def parse_duration_s(text: str) -> float:
     """Seconds of a duration such as `15s`, `1m`, `500ms`, `2h` or plain `15` (seconds)."""
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration; write it like 15s, 1m or 2h")
+        raise ValueError(f"{_shortened(text)} is not a duration; write it like 15s, 1m or 2h")
     return float(match["number"]) * _SECONDS[match["unit"]]
 
 
@@ -60,12 +60,27 @@ def number_between(low: float, high: float, unit: str) -> Callable[[str], float]
         try:
             value = float(text)
         except ValueError:
-            raise ValueError(f"{text!r} is not a number ({unit})") from None
+            raise ValueError(f"{_shortened(text)} is not a number ({unit})") from None
         if not math.isfinite(value) or not low <= value <= high:
-            raise ValueError(f"{text!r} is outside {low:g} to {high:g} {unit}".rstrip())
+            raise ValueError(f"{_shortened(text)} is outside {low:g} to {high:g} {unit}".rstrip())
         return value
 
     return parse
+
+
+def parse_path(text: str) -> Path:
+    """Path of a file or directory; nothing is no path."""
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"{_shortened(text)} is no path")
+    return Path(text)
+
+
+def parse_endpoint(text: str) -> str:
+    """URL of a service, or `none`."""
+    value = parse_text(text)
+    if value.lower() != "none" and not value.startswith("http://"):
+        raise ValueError(f"{_shortened(value)} is neither an http:// address nor 'none'")
+    return value
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -74,7 +89,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         word = text.strip().lower()
         if word not in choices:
-            raise ValueError(f"{text!r} is not one of: {', '.join(choices)}")
+            raise ValueError(f"{_shortened(text)} is not one of: {', '.join(choices)}")
         return word
 
     return parse
@@ -124,7 +139,7 @@ class Settings:
     """
 
     volume: Path = setting(
-        Path,
+        parse_path,
         "where records, summary and emissions.csv are written",
         metavar="DIR",
         default=Path("emissions"),
@@ -211,20 +226,23 @@ class Settings:
         str.strip, "GPUs to meter, as in CUDA_VISIBLE_DEVICES: indexes or UUIDs", metavar="LIST"
     )
     vm_sizes_file: Path | None = setting(
-        Path,
+        parse_path,
         "CSV file of VM sizes made by 'catalogue refresh', asked before the shipped table",
         metavar="FILE",
     )
     imds_endpoint: str = setting(
-        parse_text,
+        parse_endpoint,
         "Azure instance metadata service, or 'none' to never ask it",
         metavar="URL",
         default="http://169.254.169.254",
     )
-    proc_root: Path = setting(Path, "root of procfs", metavar="DIR", default=Path("/proc"))
-    sys_root: Path = setting(Path, "root of sysfs", metavar="DIR", default=Path("/sys"))
+    proc_root: Path = setting(parse_path, "root of procfs", metavar="DIR", default=Path("/proc"))
+    sys_root: Path = setting(parse_path, "root of sysfs", metavar="DIR", default=Path("/sys"))
     podinfo: Path = setting(
-        Path, "directory of the downward API volume", metavar="DIR", default=Path("/etc/podinfo")
+        parse_path,
+        "directory of the downward API volume",
+        metavar="DIR",
+        default=Path("/etc/podinfo"),
     )
     transport: str = setting(
         parse_transport,
@@ -308,7 +326,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in known or _SERVICE_LINK.match(name):
             continue
-        near = difflib.get_close_matches(name, sorted(known), n=1)
+        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
         hint = f"did you mean {near[0]}?" if near else "see 'emissions-sidecar run --help'"
         raise SettingsError(f"environment {name}: there is no such setting; {hint}")
 

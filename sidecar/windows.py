@@ -3,7 +3,8 @@
 Windows end at multiples of the interval since midnight UTC (a 15 s window ends at :00, :15, :30,
 :45), so that windows of different pods can be compared. Durations come from the monotonic clock; the
 wall clock only names. A machine that was suspended, or a wall clock that jumped ahead, leaves a gap:
-wall time without metering. A late tick is no gap: counters cover it.
+wall time without metering. A late tick is no gap: counters cover it. A wall clock that is set back
+names windows that overlap those before; their energy is still counted once.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ SNAP_S: Final = 0.5
 """A tick this close to its boundary is named by the boundary."""
 
 GAP_TOLERANCE_S: Final = 1.0
-"""Wall clock and monotonic clock may differ by this much (NTP slew, snapping) without a gap."""
+"""Wall clock and monotonic clock may differ by this much (snapping, a small step) without a gap."""
+
+SLEW: Final = 0.001
+"""… and by this part of the duration: Linux slews the clock by at most 500 ppm, chrony by more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,10 @@ def window_between(start_s: float, now_s: float, duration_s: float) -> Window:
     """Name the time since `start_s`; where the wall clock went back, end where it would have."""
     wall_elapsed_s = now_s - start_s
     gap_s = wall_elapsed_s - duration_s
-    if gap_s < -GAP_TOLERANCE_S:
+    tolerance_s = max(GAP_TOLERANCE_S, SLEW * duration_s)
+    if gap_s < -tolerance_s:
         return Window(start_s, start_s + duration_s, duration_s, 0.0)
-    if gap_s <= GAP_TOLERANCE_S:
+    if gap_s <= tolerance_s:
         gap_s = 0.0
     return Window(start_s, max(now_s, start_s), duration_s, gap_s)
 

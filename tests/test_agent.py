@@ -13,11 +13,11 @@ from sidecar.agent import (
     Clock,
     Parts,
     Wake,
-    assemble,
     record_stem,
-    totals_text,
 )
+from sidecar.assembly import assemble
 from sidecar.catalogue.lookup import Catalogue
+from sidecar.exporters.summary import totals_text
 from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.nvml import NvmlMeter
@@ -403,3 +403,37 @@ def test_a_bad_annotation_keeps_the_default(tmp_path):
 def test_the_volume_is_made_where_it_is_missing(make_agent, machine, tmp_path):
     run_through(make_agent(volume=str(tmp_path / "volume")), machine, "full")
     assert Path(tmp_path / "volume" / "emissions.csv").is_file()
+
+
+def test_azureml_on_kubernetes_shares_its_node(tmp_path):
+    environ = {"AZUREML_RUN_ID": "run-1", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert assemble(settings_in(tmp_path), environ, "exec").pod_method == "process-tree"
+
+
+def test_an_error_names_the_setting_it_comes_from(tmp_path):
+    with pytest.raises(SettingsError, match="flag --energy-mix: "):
+        assemble(settings_in(tmp_path, energy_mix="coal=-3"), {}, "run")
+
+
+def test_a_country_nobody_knows_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match="flag --country: 'Atlantis' is no country"):
+        assemble(settings_in(tmp_path, country="Atlantis"), {}, "run")
+
+
+def test_requests_that_are_not_told_are_warned_of(tmp_path, caplog):
+    assemble(settings_in(tmp_path, requests_cpu="1"), {}, "run")
+    (told,) = [line for line in caplog.messages if "not given" in line]
+    assert "EMISSIONS_REQUESTS_MEMORY, EMISSIONS_REQUESTS_GPU" in told
+
+
+def test_an_unknown_region_is_warned_of_once(make_agent, machine, identities, caplog):
+    identities.answer(region="atlantis")
+    run_through(make_agent(), machine, "full", "full")
+    assert len([line for line in caplog.messages if "'atlantis'" in line]) == 1
+
+
+def test_the_last_export_holds_the_last_window(make_agent, machine, tmp_path):
+    totals = run_through(make_agent(), machine, "full", 4.0)
+    summary = json.loads((tmp_path / "volume" / "summary.json").read_text())
+    assert summary["windows"] == totals.windows == 2
+    assert summary["duration_s"] == 19.0

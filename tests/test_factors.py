@@ -4,7 +4,15 @@ import pytest
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.estimate.power import ConstantModel, ConstantRam, MeasuredOr, RamPerGib
-from sidecar.factors import NO_PUE, Place, SeenGpu, choose_factors, embodied_of, vm_share_model
+from sidecar.factors import (
+    NO_PUE,
+    Place,
+    SeenGpu,
+    choose_factors,
+    embodied_of,
+    unknown_names,
+    vm_share_model,
+)
 from sidecar.identity.fields import Hardware, Identity
 from sidecar.settings import load_settings
 from tests.estimate.usages import node_usage
@@ -212,3 +220,52 @@ def test_the_countrys_own_mix_is_taken_when_asked_for():
 
 def test_while_no_country_is_known_the_countrys_mix_waits():
     assert factors(energy_mix="country").carbon.level == "world"
+
+
+def test_a_constrained_size_reserves_what_its_parent_has():
+    constrained = share(Hardware(logical_cpus=16), "Standard_E64-16s_v5")
+    full = share(Hardware(logical_cpus=64), "Standard_E64s_v5")
+    at_rest = node_usage(cpu_busy_s=0.0)
+    assert constrained.energy_kwh(at_rest).total.value == pytest.approx(
+        full.energy_kwh(at_rest).total.value
+    )
+
+
+def test_a_guest_on_azure_is_believed_about_its_threads():
+    size = next(
+        row
+        for row in CATALOGUE.vm_sizes()
+        if row.threads_per_core is None and any(m.startswith("Intel") for m in row.cpu_models)
+    )
+    whole = share(Hardware(logical_cpus=4, threads_per_core=1), size.name)
+    half = share(Hardware(logical_cpus=4, threads_per_core=2), size.name)
+    assert (whole.threads, half.threads) == (8, 4)
+
+
+@pytest.mark.parametrize("size", ["Standard_ND96isr_H100_v5", "Standard_HB120rs_v3"])
+def test_hpc_sizes_have_whole_cores(size):
+    assert CATALOGUE.vm_size(size).threads_per_core == 1
+
+
+def test_several_cpus_cite_each_source_once():
+    model = share(Hardware(logical_cpus=4), "Standard_D4s_v5")
+    assert "mean of" in model.source
+    assert "8380" in model.source
+
+
+def test_the_ram_figure_is_cited_as_what_was_used():
+    assert "Green Algorithms" in factors().ram.source
+    assert factors(ram_power="30").ram.source == "setting ram_power"
+    assert "CodeCarbon" in factors(power_model="codecarbon").ram.source
+
+
+def test_unknown_names_are_told_with_what_is_near():
+    identity = Identity(region="westeurop", vm_size="Standard_NC24ads_A100_v5")
+    told = unknown_names(identity, CATALOGUE)
+    assert len(told) == 2
+    assert "did you mean westeurope" in told[0]
+    assert "Standard_NC24ads_A100_v4" in told[1]
+
+
+def test_known_names_are_not_told():
+    assert unknown_names(Identity(region="westeurope"), CATALOGUE) == ()

@@ -200,3 +200,18 @@ def test_no_energy_and_no_second_is_lost_by_merging_in_any_number(rows):
 def test_any_text_survives_the_round_trip(project, labels):
     row = json.loads(to_ndjson(record(project=project, labels=labels)))
     assert (row["project"], row["labels"]) == (project, labels)
+
+
+def test_merging_keeps_the_weaker_quality_and_both_methods():
+    first = record(quality="modelled", gpu_method="table")
+    second = record(quality="measured", gpu_method="energy-counter")
+    for merged in (merge_records(first, second), merge_records(second, first)):
+        assert merged.quality == "modelled"
+        assert merged.gpu_method == "energy-counter + table"
+
+
+def test_gpus_that_show_themselves_later_are_the_ones_the_size_had():
+    table = record(gpus=(gpu(None, 1.0), gpu(None, 1.0)))
+    seen = record(gpus=(gpu("GPU-1", 2.0), gpu("GPU-2", 2.0)))
+    for merged in (merge_records(table, seen), merge_records(seen, table)):
+        assert {item.uuid: item.energy_kwh for item in merged.gpus} == {"GPU-1": 3.0, "GPU-2": 3.0}

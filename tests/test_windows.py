@@ -73,3 +73,7 @@ def test_the_next_boundary_is_ahead_and_aligned(wall, interval):
     boundary = next_boundary_s(wall, interval)
     assert boundary % interval == 0
     assert SNAP_S < boundary - wall <= interval + SNAP_S + 1e-3
+
+
+def test_a_slewed_clock_over_an_hour_is_no_gap():
+    assert window_between(0.0, 3601.5, duration_s=3600.0).gap_s == 0.0

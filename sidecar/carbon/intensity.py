@@ -1,7 +1,7 @@
 """Sources of carbon intensity, each answering with a figure, its level and why it is that one."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal, Protocol, get_args
 
@@ -83,7 +83,8 @@ class CountryMixIntensity:
         total_twh = math.fsum(mix.generation_twh.values())
         shares = {by_name[name]: twh / total_twh for name, twh in mix.generation_twh.items()}
         note = f"mix of {mix.iso3} in {mix.year}: {mix.source}"
-        self._intensity = CarbonIntensity(mix_figure(shares), "country", note)
+        figure = replace(mix_figure(shares), year=mix.year)
+        self._intensity = CarbonIntensity(figure, "country", note)
 
     def intensity(self, at: datetime | None = None) -> CarbonIntensity:
         """Return the intensity of the yearly mix, at any time."""

@@ -42,6 +42,7 @@ def mix_figure(shares: Mapping[EnergySource, float]) -> Figure:
     high = _mean((source.intensity.high, share) for source, share in used)
     years = [source.intensity.year for source, _ in used if source.intensity.year is not None]
     parts = ", ".join(f"{source.name} {100 * share:.3g} %" for source, share in used)
+    # Without the detail behind the colon, which differs by energy source.
     origins = "; ".join(dict.fromkeys(source.intensity.source.split(": ")[0] for source, _ in used))
     return Figure(
         value=value,

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sidecar.catalogue.lookup import Catalogue, Kind
+from sidecar.catalogue.lookup import Catalogue, CatalogueError, Kind
 from sidecar.cli.options import command_parser
 from sidecar.settings import SettingsError
 from sidecar.units import Figure
@@ -83,7 +83,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _rows(table: _Table, title: str, name: str | None) -> list[Any]:
-    catalogue = Catalogue(_extra_vm_sizes())
+    try:
+        catalogue = Catalogue(_extra_vm_sizes())
+    except CatalogueError as error:
+        raise SettingsError(str(error)) from error
     if name is None:
         return list(table.rows(catalogue))
     row = table.find(catalogue, name)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from sidecar.agent import Parts, assemble
+from sidecar.agent import Parts
+from sidecar.assembly import Purpose, assemble
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.estimate.attribution import WHOLE_NODE
@@ -47,7 +48,8 @@ def main(argv: Sequence[str]) -> int:
 
 def detected(settings: Settings) -> dict[str, Any]:
     """Return all that was found; the keys are the record's field names where it has them."""
-    parts = assemble(settings, os.environ, "run")
+    purpose: Purpose = "exec" if settings.attribution == "process-tree" else "run"
+    parts = assemble(settings, os.environ, purpose)
     parts.identity.start()
     try:
         before = parts.meter.read()

@@ -5,14 +5,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sidecar.amounts import amount
 from sidecar.catalogue.lookup import Catalogue, Kind
+from sidecar.catalogue.rows import VmSize
 from sidecar.cli.options import CARBON, PLACE, add_settings, command_parser, settings_from
 from sidecar.estimate.bounded import Bounded
-from sidecar.estimate.power import GpuPower
 from sidecar.estimate.what_if import WhatIf, estimate_what_if
-from sidecar.factors import Place, choose_factors
+from sidecar.factors import Place, choose_factors, refuse_unknown_country
 from sidecar.identity.fields import Hardware, Identity
-from sidecar.recording import cited, estimate_columns, factor_columns, factor_sources
+from sidecar.recording import (
+    energy_sources,
+    estimate_columns,
+    factor_columns,
+    factor_sources,
+)
 from sidecar.settings import Settings, SettingsError, number_between
 
 
@@ -51,60 +57,58 @@ def _parser() -> argparse.ArgumentParser:
         help="GPU utilisation in %% (not given: 50, with 0 and 100 as bounds)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_settings(parser, (*PLACE, *CARBON))
+    add_settings(parser, (*PLACE, *CARBON, "vm_sizes_file"))
     return parser
 
 
 def what_if_row(settings: Settings, what_if: WhatIf) -> dict[str, Any]:
     """Return the estimate; the keys are the record's field names. Raises SettingsError."""
-    catalogue = Catalogue()
-    size, region = str(settings.vm_size), str(settings.region)
-    vm_size = catalogue.vm_size(size)
-    if vm_size is None:
-        raise SettingsError(_unknown("vm-size", size, catalogue))
-    row = catalogue.region(region)
-    region = row.name if row else region
-    if row is None and settings.country is None:
-        raise SettingsError(
-            _unknown("region", region, catalogue) + "; or add --country for its average"
-        )
-    identity = Identity(
-        vm_size=vm_size.name, region=region, country_iso3=settings.country, provider="azure"
-    )
-    hardware = Hardware(logical_cpus=vm_size.vcpus, memory_total_gib=vm_size.memory_gib)
-    factors = choose_factors(Place(identity, hardware), settings, catalogue)
+    try:
+        catalogue = Catalogue(settings.vm_sizes_file)
+        vm_size, identity = _found(settings, catalogue)
+        hardware = Hardware(logical_cpus=vm_size.vcpus, memory_total_gib=vm_size.memory_gib)
+        factors = choose_factors(Place(identity, hardware), settings, catalogue)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     estimate = estimate_what_if(what_if, vm_size.vcpus, vm_size.memory_gib, factors)
     columns = estimate_columns(estimate)
     columns["gpus"] = [
         {"model": gpu.device.model, "energy_kwh": gpu.energy.value if gpu.energy else None}
         for gpu in estimate.gpus
     ]
+    stated = what_if.gpu_utilization
     return {
         "vm_size": vm_size.name,
-        "region": region,
+        "region": identity.region,
         "duration_s": what_if.duration_s,
         "cpu_utilization": what_if.cpu_utilization,
-        "gpu_utilization": _stated_utilization(what_if) if estimate.gpus else None,
+        "gpu_utilization": stated.value if stated and estimate.gpus else None,
         **factor_columns(factors),
         **columns,
         "quality": "modelled",
         "identity_source": {
             "vm_size": vm_size.source,
-            "gpus": "; ".join(sorted({_gpu_source(power) for power in factors.table_gpus})),
             **factor_sources(factors),
+            **energy_sources(estimate),
         },
     }
 
 
-def _stated_utilization(what_if: WhatIf) -> float | None:
-    return what_if.gpu_utilization.value if what_if.gpu_utilization else None
-
-
-def _gpu_source(power: GpuPower) -> str:
-    limit, idle = power.limit, power.idle
-    return (
-        f"{power.model}: limit {limit.value:g} W, {cited(limit)}; "
-        f"idle {idle.value:g} W, {cited(idle)}"
+def _found(settings: Settings, catalogue: Catalogue) -> tuple[VmSize, Identity]:
+    size, region = str(settings.vm_size), str(settings.region)
+    vm_size = catalogue.vm_size(size)
+    if vm_size is None:
+        raise SettingsError(_unknown("vm-size", size, catalogue))
+    row = catalogue.region(region)
+    if row is None and settings.country is None:
+        told = _unknown("region", region, catalogue)
+        raise SettingsError(f"{told}; or add --country for its average")
+    refuse_unknown_country(settings, catalogue)
+    return vm_size, Identity(
+        vm_size=vm_size.name,
+        region=row.name if row else region,
+        country_iso3=settings.country,
+        provider="azure",
     )
 
 
@@ -127,25 +131,22 @@ def _gpu_utilization(text: str | None) -> Bounded | None:
 
 def _as_text(row: Mapping[str, Any]) -> str:
     sources = row["identity_source"]
-    carbon = f"{row['carbon_intensity_source']} ({row['carbon_intensity_year']})"
-    bounds = f"({row['emissions_low_g']:.4g} to {row['emissions_high_g']:.4g})"
+    year = row["carbon_intensity_year"]
+    carbon = row["carbon_intensity_source"] + (f" ({year})" if year else "")
+    bounds = f"({amount(row['emissions_low_g'], 4)} to {amount(row['emissions_high_g'], 4)})"
     shown = (
         ("cpu_energy_kwh", row["cpu_power_source"]),
-        ("ram_energy_kwh", sources["ram_energy_kwh"]),
-        ("gpu_energy_kwh", sources["gpus"]),
+        ("ram_energy_kwh", sources.get("ram_energy_kwh", "memory of this size is not known")),
+        ("gpu_energy_kwh", sources.get("gpu_energy_kwh", "no GPU")),
         ("energy_kwh", ""),
         ("pue", sources["pue"]),
         ("facility_energy_kwh", ""),
         ("carbon_intensity_g_per_kwh", carbon),
         ("emissions_g", bounds),
-        ("embodied_g", sources.get("embodied_g", "")),
-        ("water_l", sources.get("water_l", "")),
+        ("embodied_g", sources.get("embodied_g", "not known")),
+        ("water_l", sources.get("water_l", "not known")),
     )
     hours = row["duration_s"] / 3600
     lines = [f"{row['vm_size']} in {row['region']} for {hours:g} h"]
-    lines += [
-        f"  {name:<28}{row[name]:<10.4g} {source}".rstrip()
-        for name, source in shown
-        if row[name] is not None
-    ]
+    lines += [f"  {name:<28}{amount(row[name], 4):<10} {source}".rstrip() for name, source in shown]
     return "\n".join(lines)

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from sidecar.agent import Agent, Wake, assemble, totals_text
+from sidecar.agent import Agent, Wake
+from sidecar.assembly import assemble
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
+from sidecar.exporters.summary import totals_text
 from sidecar.settings import Settings, SettingsError
 from sidecar.supervise import (
     ENDING,

@@ -69,7 +69,15 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = 
 def settings_from(
     arguments: argparse.Namespace, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Return the settings of a parsed command line. Raises SettingsError."""
+    """Return the settings of a parsed command line. Raises SettingsError.
+
+    A command obeys the environment only in the settings it has flags for.
+    """
     given = vars(arguments)
-    flags = {item.name: given.get(f"setting_{item.name}") for item in declared_settings()}
-    return load_settings(flags, os.environ if environ is None else environ)
+    offered = [item.name for item in declared_settings() if f"setting_{item.name}" in given]
+    others = {
+        environment_name(item.name) for item in declared_settings() if item.name not in offered
+    }
+    variables = os.environ if environ is None else environ
+    flags = {name: given[f"setting_{name}"] for name in offered}
+    return load_settings(flags, {key: text for key, text in variables.items() if key not in others})

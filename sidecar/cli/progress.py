@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sidecar.agent import Agent, totals_text
-from sidecar.exporters.summary import Totals
+from sidecar.agent import Agent
+from sidecar.exporters.summary import Totals, totals_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,9 +42,11 @@ def progress_shown(agent: Agent) -> Iterator[None]:
 
 def _table(totals: Totals) -> "Table":
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     record = totals.merged
-    table = Table(title=totals_text(totals), title_justify="left")
+    # A project name is pod input: no markup.
+    table = Table(title=Text(totals_text(totals)), title_justify="left")
     for heading in ("", "Wh"):
         table.add_column(heading, justify="right" if heading else "left")
     energies = {

@@ -87,10 +87,10 @@ def _moment(flag: str, text: str | None) -> str:
         return ""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise SettingsError(
             f"flag {flag}: {text!r} is not a date or time; write it like 2026-11-22 or "
             "2026-11-22T08:00:00Z"
         ) from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,14 +7,19 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sidecar.agent import Agent, Wake, assemble, totals_text
+from sidecar.agent import Agent, Wake
+from sidecar.assembly import assemble
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
+from sidecar.exporters.summary import totals_text
 from sidecar.settings import SettingsError, parse_duration_s
 from sidecar.supervise import SignalWaiter
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+EXIT_METERING_FAILED: Final = 1
+METERING_FAILED: Final = "metering failed"
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +48,19 @@ def main(argv: Sequence[str]) -> int:
         agent.open()
         _log.info("metering; records go to %s", settings.volume)
         with progress_shown(agent):
-            reason = agent.run(_until(waiter, limit_s, agent))
+            reason = _metered(agent, _until(waiter, limit_s, agent))
         totals = agent.close(reason)
     _log.info("ended (%s): %s", reason, totals_text(totals))
-    return 0
+    return EXIT_METERING_FAILED if reason == METERING_FAILED else 0
+
+
+def _metered(agent: Agent, wait: Callable[[float], Wake]) -> str:
+    """Meter to the end; what must never happen still gets its last window written."""
+    try:
+        return agent.run(wait)
+    except Exception:  # noqa: BLE001 - whatever it is, what was metered is not lost for it
+        _log.exception("metering failed; the last window is written")
+        return METERING_FAILED
 
 
 def _stopping() -> tuple[signal.Signals, ...]:

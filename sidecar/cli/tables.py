@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sidecar.amounts import amount, counted
 from sidecar.report.aggregate import ProjectTotals
 from sidecar.report.read import ReadReport
 
@@ -25,7 +26,8 @@ def print_projects(projects: list[ProjectTotals], seen: ReadReport) -> None:
         table.add_row(*_cells(project))
     console.print(table)
     console.print(
-        f"{seen.records} records in {seen.files} files, {seen.duplicates} duplicates",
+        f"{counted(seen.records, 'record')} in {counted(seen.files, 'file')}, "
+        f"{counted(seen.duplicates, 'duplicate')}",
         highlight=False,
     )
     for reason, count in seen.left_out.items():
@@ -51,10 +53,7 @@ def _cells(project: ProjectTotals) -> tuple[Text | str, ...]:
 
 
 def _number(value: float | None, factor: float = 1.0) -> str:
-    if value is None:
-        return "–"
-    scaled = value * factor
-    return f"{scaled:.3g}" if abs(scaled) < 1000 else f"{scaled:,.0f}"
+    return amount(None if value is None else value * factor)
 
 
 def _quality(project: ProjectTotals) -> str:

@@ -40,6 +40,7 @@ class CodeCarbonRam:
     """Power by the memory modules CodeCarbon supposes; never less than its floor."""
 
     model: CodeCarbonModel
+    source: str = "CodeCarbon 3.3.2 RAM model"
 
     def energy_kwh(self, usage: NodeUsage, included_gib: Bounded) -> Bounded | None:  # noqa: ARG002
         """Return P · Δt; CodeCarbon's CPU figure holds no RAM, so nothing is included."""

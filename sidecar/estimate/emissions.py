@@ -35,6 +35,7 @@ class Factors:
 
     `gpu_powers` are found by the model name NVML gives; `table_gpus` stand for the GPUs that the VM
     size has but nothing here can see (one entry per device; the last may be a fraction).
+    `uncounted` says which GPUs are there without any figure.
     """
 
     carbon: CarbonIntensity
@@ -45,6 +46,7 @@ class Factors:
     ram: RamPowerModel
     gpu_powers: dict[str, GpuPower]
     table_gpus: tuple[GpuPower, ...]
+    uncounted: str | None = None
     table_gpu_utilization: Bounded = UNOBSERVED_GPU_UTILIZATION
 
     def gpu_count(self, usage: NodeUsage) -> float:
@@ -82,6 +84,8 @@ class WindowEstimate:
     cpu_method: str | None
     cpu_source: str | None
     gpu_method: str | None
+    ram_source: str | None
+    gpu_source: str | None
     quality: Quality
 
 
@@ -116,7 +120,9 @@ def estimate_window(usage: NodeUsage, shares: Shares, factors: Factors) -> Windo
         cpu_method=cpu.method if cpu else None,
         cpu_source=cpu.source if cpu else None,
         gpu_method=_gpu_method(devices),
-        quality=_quality(cpu, devices),
+        ram_source=factors.ram.source if node_ram else None,
+        gpu_source=_gpu_source(devices) or factors.uncounted,
+        quality="modelled" if factors.uncounted and not devices else _quality(cpu, devices),
     )
 
 
@@ -163,6 +169,11 @@ def _gpu_method(devices: tuple[GpuEnergy, ...]) -> str | None:
         if device.method
     }
     return " + ".join(sorted(names)) or None
+
+
+def _gpu_source(devices: tuple[GpuEnergy, ...]) -> str | None:
+    """Name the figures behind the GPUs that were modelled, each once."""
+    return "; ".join(dict.fromkeys(device.source for device in devices if device.source)) or None
 
 
 _MODELLED_GPU = {"table", None}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from sidecar.amounts import amount
 from sidecar.durable_file import replace_file
 from sidecar.record import EmissionRecord, merge_records
 
@@ -56,3 +57,15 @@ def write_summary(path: Path, totals: Totals, failure: str | None) -> None:
     """Replace `summary.json`. Raises OSError where the volume cannot be written."""
     text = json.dumps(summary_mapping(totals, failure), indent=2, allow_nan=False)
     replace_file(path, text.encode() + b"\n")
+
+
+def totals_text(totals: Totals) -> str:
+    """One line of totals for people: energy, emissions with bounds, duration, project."""
+    record = totals.merged
+    if record.energy_kwh is None or record.emissions_g is None:
+        return f"no energy could be metered in {record.duration_s:.1f} s · project {record.project}"
+    bounds = f"{amount(record.emissions_low_g)} to {amount(record.emissions_high_g)}"
+    return (
+        f"{amount(record.energy_kwh * 1000)} Wh, {amount(record.emissions_g)} g CO2e ({bounds} g) "
+        f"in {record.duration_s:.1f} s · project {record.project}"
+    )

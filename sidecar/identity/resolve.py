@@ -219,7 +219,8 @@ def _azureml(
     Its own priority and size are null there, and its cluster is the name of the attachment.
     """
     findings, attempts = read_azureml(environ)
-    if "pod_uid" not in downward or not findings.keys() & set(_OF_THE_WORKSPACE):
+    in_kubernetes = "pod_uid" in downward or "KUBERNETES_SERVICE_HOST" in environ
+    if not in_kubernetes or not findings.keys() & set(_OF_THE_WORKSPACE):
         return findings, attempts
     detail = "region and subscription of the workspace are not taken for those of this node"
     kept = {name: found for name, found in findings.items() if name not in _OF_THE_WORKSPACE}

@@ -8,6 +8,7 @@ there are many: energy is never dropped) and are written when it can be again.
 import contextlib
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -73,16 +74,26 @@ class Journal:
         self.failure = failure
 
     def _write(self, content: bytes) -> None:
-        if self._length == 0 or not self.path.exists():
+        if self._length == 0 or not self._is_whole():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(self.path, content)
-            self._length = 0  # where somebody removed the segment, it begins anew
+            self._length = 0  # where the segment was not ours any more, it begins anew
             return
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        # Neither a link nor a pipe that was put in its place since is followed or waited on.
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(self.path, flags)
         try:
             self._write_at_end(descriptor, content)
         finally:
             os.close(descriptor)
+
+    def _is_whole(self) -> bool:
+        """Whether the segment is still the file that was written, with all that was written."""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size >= self._length
 
     def _write_at_end(self, descriptor: int, content: bytes) -> None:
         """Append, or leave the segment as it was: a half-written line is cut off again."""

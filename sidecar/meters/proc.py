@@ -110,11 +110,18 @@ def parse_stat(content: bytes) -> CpuTicks:
     first = lines[0].split() if lines else []
     if len(first) < 8 or first[0] != b"cpu":
         raise ValueError(f"torn, it starts with {content[:40]!r}")
-    user, nice, system, idle, iowait, irq, softirq = (int(field) for field in first[1:8])
+    user, nice, system, idle, iowait, irq, softirq = map(_counter, first[1:8])
     cpus = sum(1 for line in lines[1:] if line.startswith(b"cpu"))
     if cpus == 0 or (len(lines) == cpus + 1 and not content.endswith(b"\n")):
         raise ValueError(f"torn after {cpus} CPU lines")
     return CpuTicks(busy=user + nice + system + irq + softirq, idle=idle + iowait, cpus=cpus)
+
+
+def _counter(field: bytes) -> int:
+    """Read a counter of the kernel, which has 64 bits."""
+    if len(field) > 20:
+        raise ValueError(f"{field[:20]!r}… is no counter")
+    return int(field)
 
 
 def parse_meminfo(content: bytes) -> MemoryReading:
@@ -128,7 +135,7 @@ def parse_meminfo(content: bytes) -> MemoryReading:
     for line in content.split(b"\n")[:-1]:
         fields = line.split()
         if len(fields) == 3 and fields[0] in (b"MemTotal:", b"MemAvailable:"):
-            found[fields[0]] = int(fields[1]) * KIB
+            found[fields[0]] = _counter(fields[1]) * KIB
     total = found.get(b"MemTotal:", 0)
     available = found.get(b"MemAvailable:")
     if total <= 0 or available is None:

@@ -42,7 +42,12 @@ class ReadReport:
 def record_files(source: Path) -> Iterator[Path]:
     """Yield the record files under a volume or a tree of volumes, in a stable order."""
     for pattern in ("*.ndjson", "*.ndjson.gz"):
-        yield from sorted(path for path in source.rglob(pattern) if not path.name.startswith("."))
+        # A pipe or device somebody put there is no record file, and would hold the report for ever.
+        yield from sorted(
+            path
+            for path in source.rglob(pattern)
+            if not path.name.startswith(".") and path.is_file()
+        )
 
 
 def read_records(source: Path, seen: ReadReport) -> Iterator[EmissionRecord]:

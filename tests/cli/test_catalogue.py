@@ -75,3 +75,11 @@ def test_refresh_without_azure_says_what_is_missing(capsys, tmp_path, monkeypatc
     assert code == 1
     assert "Azure CLI" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_file_of_sizes_that_is_missing_is_one_clear_line(capsys, monkeypatch):
+    monkeypatch.setenv("EMISSIONS_VM_SIZES_FILE", "/nonexistent/sizes.csv")
+    assert main(["catalogue", "vm-sizes"]) == 2
+    error = capsys.readouterr().err
+    assert "/nonexistent/sizes.csv" in error
+    assert error.count("\n") == 1

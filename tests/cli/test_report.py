@@ -94,3 +94,8 @@ def test_a_place_that_cannot_be_written_still_prints_the_totals(volume, tmp_path
     printed = capsys.readouterr()
     assert "demo" in printed.out
     assert "give another directory with --out" in printed.err
+
+
+def test_a_time_before_all_times_is_told(volume, capsys):
+    assert main(["report", str(volume), "--since", "0001-01-01T00:00+14:00"]) == 2
+    assert "is not a date or time" in capsys.readouterr().err

@@ -139,3 +139,15 @@ def test_a_pod_never_gets_more_than_its_node(cpu, idle, ram, gpu, uj):
     assert estimate.total.value <= estimate.node_total.value * slack
     assert estimate.emissions_g.low <= estimate.emissions_g.value * slack
     assert estimate.emissions_g.value <= estimate.emissions_g.high * slack
+
+
+def test_gpus_that_are_there_without_a_figure_make_it_modelled_and_are_named():
+    estimate = estimate_window(node_usage(), WHOLE_NODE, factors(uncounted="unknown: has GPUs"))
+    assert estimate.quality == "modelled"
+    assert estimate.gpu is None
+    assert estimate.gpu_source == "unknown: has GPUs"
+
+
+def test_a_partly_modelled_gpu_is_estimated():
+    usage = node_usage(gpus=(gpu_usage(metered_s=900.0),), package_energy_uj=1)
+    assert estimate_window(usage, WHOLE_NODE, factors()).quality == "estimated"

@@ -164,3 +164,35 @@ def test_bounds_always_hold_the_value(idle, top, load, spread, seconds):
         assert 0 <= part.low <= part.value * (1 + 1e-12)
         assert part.value <= part.high * (1 + 1e-12)
     assert energy.total.value == pytest.approx(energy.idle.value + energy.dynamic.value)
+
+
+def test_what_a_counter_does_not_cover_is_modelled_and_named():
+    # 0.05 kWh counted in a quarter of the hour; the rest at 90 % load: 275 W
+    usage = gpu_usage(energy_mj=180_000_000, metered_s=HOUR_S / 4, utilization=0.9)
+    device = gpu_energy(usage, A100, HOUR_S)
+    assert device.energy.value == pytest.approx(0.05 + 0.275 * 0.75)
+    assert device.method == "energy-counter + utilization"
+
+
+def test_a_late_second_of_an_hour_is_covered():
+    usage = gpu_usage(metered_s=HOUR_S - 1)
+    assert gpu_energy(usage, A100, HOUR_S).method == "energy-counter"
+
+
+def test_what_a_counter_does_not_cover_of_an_unknown_gpu_is_left_out():
+    usage = gpu_usage(energy_mj=180_000_000, metered_s=HOUR_S / 4)
+    assert gpu_energy(usage, None, HOUR_S).energy.value == pytest.approx(0.05)
+
+
+def test_a_model_by_utilisation_has_a_wide_lower_bound():
+    usage = gpu_usage(energy_mj=None, energy_source="none", utilization=1.0)
+    energy = gpu_energy(usage, A100, HOUR_S).energy
+    assert (energy.low, energy.value) == pytest.approx((0.175, 0.3))
+
+
+def test_cores_a_constrained_size_leaves_out_idle_for_it():
+    constrained = VmShareModel(exactly(1.0), exactly(5.0), 4, 4, "test", reserved=4.0)
+    energy = constrained.energy_kwh(node_usage())
+    assert energy.idle.value == pytest.approx(4 * 4 * 1.0 / 1000)
+    assert energy.dynamic.value == pytest.approx(4 * 4.0 * 0.5 / 1000)
+    assert energy.includes_ram_gib.value == pytest.approx(16 * RAM_INCLUDED.value)

@@ -1,6 +1,7 @@
 """The segment on the volume: durable, whole, and patient with a volume that fails."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -132,3 +133,33 @@ def test_whatever_fails_when_every_record_lands_once(works, tmp_path_factory):
     assert journal.flush()
     assert ids(journal) == [f"u.b.{number}" for number in range(len(works))]
     assert not list(journal.path.parent.glob("*.tmp"))
+
+
+def test_a_link_in_the_place_of_the_segment_is_not_followed(tmp_path):
+    journal = Journal(tmp_path / "v", "u.b.0")
+    journal.append(record(0))
+    precious = tmp_path / "precious"
+    precious.write_text("not ours" * 1000)
+    journal.path.unlink()
+    journal.path.symlink_to(precious)
+    assert journal.append(record(1))
+    assert precious.read_text() == "not ours" * 1000
+    assert ids(journal) == ["u.b.1"]
+
+
+def test_a_pipe_in_the_place_of_the_segment_is_not_waited_on(tmp_path):
+    journal = Journal(tmp_path, "u.b.0")
+    journal.append(record(0))
+    journal.path.unlink()
+    os.mkfifo(journal.path)
+    assert journal.append(record(1))
+    assert ids(journal) == ["u.b.1"]
+
+
+def test_a_segment_somebody_cut_begins_anew_without_holes(tmp_path):
+    journal = Journal(tmp_path, "u.b.0")
+    journal.append(record(0))
+    journal.path.write_text("")
+    journal.append(record(1))
+    journal.append(record(2))
+    assert ids(journal) == ["u.b.1", "u.b.2"]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar.meters.kernel_file import read_kernel_file
 from sidecar.meters.pod.process_tree import (
-    MemoryIntegral,
     CpuTimeLedger,
+    MemoryIntegral,
     ProcessTimes,
     ProcessTreeSource,
     parse_process_stat,
@@ -339,9 +339,7 @@ def test_memory_is_not_looked_at_more_often_than_it_may_cost(tree: ProcTree):
     assert source.read().memory_byte_s == pytest.approx(0.5 * 1000 * PAGE_BYTES / 2)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 100), st.none() | st.integers(0, 10**12)), max_size=30)
-)
+@given(st.lists(st.tuples(st.floats(0, 100), st.none() | st.integers(0, 10**12)), max_size=30))
 def test_the_memory_integral_never_falls_and_stays_between_its_bounds(steps):
     integral, now_s, totals = MemoryIntegral(), 0.0, [0.0]
     for elapsed_s, size in steps:

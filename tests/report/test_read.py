@@ -1,5 +1,7 @@
 """Reading records: each once, and what is not a record is counted, never fatal."""
 
+import os
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,3 +88,10 @@ def test_no_bytes_stop_a_report(content, tmp_path_factory):
     write(source / "c.ndjson", record("good"))
     records, _ = read(source)
     assert "good" in {item.record_id for item in records}
+
+
+def test_a_pipe_among_the_record_files_does_not_hold_the_report(tmp_path):
+    os.mkfifo(tmp_path / "a.ndjson")
+    write(tmp_path / "b.ndjson", record("b.1"))
+    records, _ = read(tmp_path)
+    assert [item.record_id for item in records] == ["b.1"]

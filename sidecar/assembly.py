@@ -1,0 +1,184 @@
+"""Wire the parts of an agent from settings: identity, meters, catalogue.
+
+Whatever is wrong with the settings is told here, before anything is metered.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Literal, cast
+
+from sidecar.agent import Parts
+from sidecar.catalogue.lookup import Catalogue
+from sidecar.estimate.attribution import PodMethod
+from sidecar.factors import Place, choose_factors, refuse_unknown_country
+from sidecar.identity.downward import valid_annotations
+from sidecar.identity.resolve import IdentityResolver, ResolverConfig
+from sidecar.meters.node import NodeMeter
+from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.process_tree import ProcessTreeSource
+from sidecar.meters.pod.requests import RequestsSource, Reservation
+from sidecar.meters.pod.source import PodSource
+from sidecar.meters.pod.whole_node import WholeNodeSource
+from sidecar.meters.proc import ProcMeter
+from sidecar.meters.rapl import RaplMeter
+from sidecar.meters.visible_devices import parse_visible_devices
+from sidecar.settings import (
+    Settings,
+    SettingsError,
+    environment_name,
+    parse_interval_s,
+)
+
+Purpose = Literal["run", "exec"]
+
+_log = logging.getLogger(__name__)
+
+
+def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -> Parts:
+    """Wire identity, meters and catalogue for these settings. Raises SettingsError.
+
+    `environ` is where the downward API and AzureML speak from, and the GPU selection where the
+    setting is silent.
+    """
+    with _blamed(settings, "requests_cpu", "requests_memory", "requests_gpu"):
+        reservation = _reservation(settings)
+    with _blamed(settings, "vm_sizes_file"):
+        catalogue = Catalogue(settings.vm_sizes_file)
+    with _blamed(settings, "project", "region"):
+        resolver = IdentityResolver(_resolver_config(settings, environ))
+    refuse_unknown_country(settings, catalogue)
+    method = choose_pod_method(settings, environ, reservation, purpose)
+    now = resolver.current()
+    settings = _annotated(settings, now.identity.annotations)
+    with _blamed(settings, "energy_mix", "carbon_intensity"):
+        choose_factors(Place(now.identity, now.hardware), settings, catalogue)
+    _warn_of_untold_requests(method, reservation)
+    pod_source = _pod_source(method, reservation, settings)
+    return Parts(
+        settings=settings,
+        identity=resolver,
+        meter=_node_meter(settings, _selected_gpus(settings, environ, purpose), pod_source),
+        catalogue=catalogue,
+        pod_method=method,
+        reserved=reservation,
+    )
+
+
+def _annotated(settings: Settings, annotations: Mapping[str, str]) -> Settings:
+    """Take the pod's `emissions/interval` where no setting speaks; a bad one was warned of."""
+    valid, _ = valid_annotations(annotations)
+    if "interval" not in valid or settings.origins.get("interval", "default") != "default":
+        return settings
+    return replace(
+        settings,
+        interval=parse_interval_s(valid["interval"]),
+        origins={**settings.origins, "interval": "annotation emissions/interval"},
+    )
+
+
+@contextlib.contextmanager
+def _blamed(settings: Settings, *names: str) -> Iterator[None]:
+    """Turn a ValueError into a SettingsError that says which of these settings were given, and where."""
+    try:
+        yield
+    except ValueError as error:
+        given = [settings.origins.get(name, "default") for name in names]
+        origins = ", ".join(origin for origin in given if origin != "default")
+        raise SettingsError(f"{origins}: {error}" if origins else str(error)) from error
+
+
+def choose_pod_method(
+    settings: Settings, environ: Mapping[str, str], reservation: Reservation, purpose: Purpose
+) -> PodMethod:
+    """Return how the pod's part is found.
+
+    `auto`: a command is metered by its process tree, unless it is a managed AzureML job, which has
+    the VM for itself; a sidecar takes the share of the pod's requests, the whole node without any.
+    """
+    wanted = settings.attribution
+    if wanted == "process-tree" and purpose == "run":
+        raise SettingsError(
+            f"{settings.origins['attribution']}: process-tree needs a command of ours: use 'exec', "
+            "or whole-node or requests"
+        )
+    if wanted != "auto":
+        return cast("PodMethod", wanted)
+    if purpose == "exec":
+        in_kubernetes = "POD_UID" in environ or "KUBERNETES_SERVICE_HOST" in environ
+        managed_job = "AZUREML_RUN_ID" in environ and not in_kubernetes
+        return "whole-node" if managed_job else "process-tree"
+    return "requests" if reservation.is_known else "whole-node"
+
+
+def _resolver_config(settings: Settings, environ: Mapping[str, str]) -> ResolverConfig:
+    chosen = {
+        "project": settings.project,
+        "experiment": settings.experiment,
+        "run_id": settings.run_id,
+        "cluster": settings.cluster,
+        "region": settings.region,
+        "vm_size": settings.vm_size,
+        "country_iso3": settings.country,
+    }
+    return ResolverConfig(
+        settings={name: value for name, value in chosen.items() if value is not None},
+        environ=environ,
+        podinfo_dir=settings.podinfo,
+        proc_root=settings.proc_root,
+        imds_endpoint=settings.imds_endpoint,
+    )
+
+
+def _pod_source(method: PodMethod, reservation: Reservation, settings: Settings) -> PodSource:
+    if method == "process-tree":
+        return ProcessTreeSource(os.getpid(), settings.proc_root)
+    return RequestsSource(reservation) if method == "requests" else WholeNodeSource()
+
+
+def _reservation(settings: Settings) -> Reservation:
+    return Reservation.from_environment(
+        {
+            environment_name(name): getattr(settings, name) or ""
+            for name in ("requests_cpu", "requests_memory", "requests_gpu")
+        }
+    )
+
+
+def _warn_of_untold_requests(method: PodMethod, reservation: Reservation) -> None:
+    """Warn that a share of an unknown request is unknown, so that the record lacks its energy."""
+    told = {
+        "requests_cpu": reservation.cpus,
+        "requests_memory": reservation.memory_gib,
+        "requests_gpu": reservation.gpus,
+    }
+    missing = [environment_name(name) for name, value in told.items() if value is None]
+    if method == "requests" and missing:
+        _log.warning(
+            "%s not given: the pod's share of that energy is unknown and stays null; give 0 where "
+            "the pod requests none",
+            ", ".join(missing),
+        )
+
+
+def _selected_gpus(
+    settings: Settings, environ: Mapping[str, str], purpose: Purpose
+) -> tuple[str, ...] | None:
+    """Return the GPUs to meter; a command of ours uses those that CUDA_VISIBLE_DEVICES leaves it."""
+    if settings.gpu_source == "none":
+        return ()
+    inherited = environ.get("CUDA_VISIBLE_DEVICES") if purpose == "exec" else None
+    return parse_visible_devices(inherited if settings.gpus is None else settings.gpus)
+
+
+def _node_meter(
+    settings: Settings, selected: tuple[str, ...] | None, pod_source: PodSource
+) -> NodeMeter:
+    return NodeMeter(
+        ProcMeter(settings.proc_root),
+        RaplMeter(settings.sys_root),
+        NvmlMeter(selected=selected, lazy=True),
+        pod_source,
+    )
