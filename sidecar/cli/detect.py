@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from sidecar.agent import Parts
+from sidecar.amounts import amount
 from sidecar.assembly import Purpose, assemble
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
@@ -18,7 +19,7 @@ from sidecar.factors import Place, SeenGpu, choose_factors, with_country
 from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.meters.reading import NodeUsage
 from sidecar.meters.usage import usage_between
-from sidecar.recording import factor_columns, identity_columns
+from sidecar.recording import energy_sources, factor_columns, identity_columns
 from sidecar.settings import Settings, declared_settings
 
 GLIMPSE_S: Final = 0.3
@@ -93,6 +94,7 @@ def _identity_and_factors(parts: Parts, resolution: Resolution, usage: NodeUsage
         if item.name != "sources":
             sources.setdefault(item.name, "unknown")
     estimate = estimate_window(usage, WHOLE_NODE, factors)
+    sources |= energy_sources(estimate)
     return {
         **columns,
         **factor_columns(factors),
@@ -109,40 +111,50 @@ def _plain(value: object) -> object:
 
 
 def _as_text(found: dict[str, Any]) -> str:
-    sources = found["identity_source"]
-    lines = ["identity and factors"]
-    for name, value in found.items():
-        if isinstance(value, (dict, list)) or name.endswith(("_source", "_year")):
-            continue
-        origin = sources.get(name) or found.get(f"{name}_source") or _origin_of(name, found)
-        lines.append(_line(name, value, origin))
-    lines.append("hardware (from procfs)")
-    lines += [_line(name, value, "") for name, value in found["hardware"].items()]
-    lines.append("meters")
-    lines += [
+    hardware = [_line(name, value) for name, value in found["hardware"].items()]
+    meters = [
         _line(meter["name"], "yes" if meter["available"] else "no", meter["detail"])
         for meter in found["meters"]
     ]
-    lines.append("tried")
-    lines += [_line(item["source"], item["outcome"], item["detail"]) for item in found["tried"]]
-    lines.append("settings that are not defaults ('--json' shows all)")
-    lines += [
+    tried = [_line(item["source"], item["outcome"], item["detail"]) for item in found["tried"]]
+    given = [
         _line(name, entry["value"], entry["source"])
         for name, entry in found["settings"].items()
         if entry["source"] != "default"
-    ] or ["  none"]
-    return "\n".join(lines)
-
-
-def _origin_of(name: str, found: dict[str, Any]) -> str:
-    related = {
-        "carbon_intensity_g_per_kwh": "carbon_intensity_source",
-        "carbon_intensity_level": "carbon_intensity_source",
-        "cpu_power_method": "cpu_power_source",
+    ]
+    sections = {
+        "identity and factors": _identity_lines(found),
+        "hardware (procfs)": hardware,
+        "meters": meters,
+        "tried": tried,
+        "settings that are not defaults ('--json' shows all)": given or ["  none"],
     }
-    return str(found.get(related.get(name, ""), "") or "")
+    return "\n".join(line for title, lines in sections.items() for line in (title, *lines))
 
 
-def _line(name: str, value: object, origin: str) -> str:
+def _identity_lines(found: dict[str, Any]) -> list[str]:
+    """One line for each value that is known, and one for all that are not."""
+    sources = found["identity_source"]
+    origins = {
+        **sources,
+        "carbon_intensity_g_per_kwh": found["carbon_intensity_source"],
+        "cpu_power_method": found["cpu_power_source"],
+        "gpu_method": sources.get("gpu_energy_kwh", ""),
+    }
+    names = [
+        name
+        for name, value in found.items()
+        if not isinstance(value, (dict, list)) and not name.endswith("_source")
+    ]
+    unknown = [name for name in names if found[name] is None]
+    known = [_line(name, found[name], origins.get(name)) for name in names if name not in unknown]
+    unlisted = ("ram_energy_kwh", "water_l", "embodied_g")
+    factors = [_line(name, "by", sources[name]) for name in unlisted if name in sources]
+    return [*known, *factors, _line("unknown", ", ".join(unknown) or "nothing")]
+
+
+def _line(name: str, value: object, origin: str | None = "") -> str:
+    if isinstance(value, float):
+        value = amount(value, 4)
     shown = "unknown" if value is None else str(value)
-    return f"  {name:<28} {shown:<34} {origin}".rstrip()
+    return f"  {name:<28} {shown:<26} {origin or ''}".rstrip()
