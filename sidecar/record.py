@@ -161,7 +161,7 @@ def to_ndjson(record: EmissionRecord) -> str:
     return line + "\n"
 
 
-_SUMMED: Final = (
+SUMMED: Final = (
     "duration_s",
     "gap_s",
     "pod_cpu_seconds",
@@ -202,7 +202,7 @@ def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionReco
     The record keeps the first's id and start, the second's end.
     """
     changes: dict[str, Any] = {
-        name: _total(getattr(first, name), getattr(second, name)) for name in _SUMMED
+        name: _total(getattr(first, name), getattr(second, name)) for name in SUMMED
     }
     for name in _AVERAGED:
         changes[name] = _mean(

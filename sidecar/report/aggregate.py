@@ -4,22 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
-from sidecar.record import EmissionRecord
-
-SUMMED: Final = (
-    "duration_s",
-    "gap_s",
-    "cpu_energy_kwh",
-    "ram_energy_kwh",
-    "gpu_energy_kwh",
-    "energy_kwh",
-    "facility_energy_kwh",
-    "water_l",
-    "emissions_g",
-    "emissions_low_g",
-    "emissions_high_g",
-    "embodied_g",
-)
+from sidecar.record import SUMMED, EmissionRecord
 
 
 @dataclass(slots=True)
@@ -65,7 +50,7 @@ class ProjectTotals:
             return
         self.records += 1
         self.records_without_emissions += record.emissions_g is None
-        for name in SUMMED:
+        for name in _SUMMED:
             amount = getattr(record, name)
             if amount is not None:
                 setattr(self, name, (getattr(self, name) or 0.0) + amount)
@@ -73,6 +58,9 @@ class ProjectTotals:
         level = record.carbon_intensity_level or "set"
         _count(self.energy_kwh_by_quality, record.quality, energy_kwh)
         _count(self.energy_kwh_by_carbon_intensity_level, level, energy_kwh)
+
+
+_SUMMED: Final = tuple(name for name in SUMMED if name in ProjectTotals.__dataclass_fields__)
 
 
 def _count(counts: dict[str, float], key: str, amount: float) -> None:

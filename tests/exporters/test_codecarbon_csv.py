@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.exporters import codecarbon_csv
+from sidecar.exporters import run_table
 from sidecar.exporters.codecarbon_csv import COLUMNS, write_row
 from tests.exporters.codecarbon_rows import a_row
 
@@ -302,7 +302,7 @@ class TestForeignContent:
     ) -> None:
         content = HEADER + foreign_row("a") * 10
         table.write_text(content)
-        monkeypatch.setattr(codecarbon_csv, "MAX_FILE_BYTES", len(content) - 1)
+        monkeypatch.setattr(run_table, "MAX_FILE_BYTES", len(content) - 1)
 
         write_row(table, a_row())
 
@@ -413,7 +413,7 @@ class TestFailure:
         self, table: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_row(table, a_row())
-        monkeypatch.setattr(codecarbon_csv, "LOCK_TIMEOUT_S", 0.0)
+        monkeypatch.setattr(run_table, "LOCK_TIMEOUT_S", 0.0)
         with table.with_name(".emissions.csv.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with pytest.raises(TimeoutError, match="another writer held its lock"):
