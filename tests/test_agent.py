@@ -437,3 +437,14 @@ def test_the_last_export_holds_the_last_window(make_agent, machine, tmp_path):
     summary = json.loads((tmp_path / "volume" / "summary.json").read_text())
     assert summary["windows"] == totals.windows == 2
     assert summary["duration_s"] == 19.0
+
+
+def test_a_run_without_a_known_region_says_that_its_grams_are_an_average(make_agent, machine):
+    assert "region unknown: world average" in totals_text(
+        run_through(make_agent(), machine, "full")
+    )
+
+
+def test_a_run_in_a_known_region_has_nothing_to_excuse(make_agent, machine, identities):
+    identities.answer(region="westeurope")
+    assert "unknown" not in totals_text(run_through(make_agent(), machine, "full"))

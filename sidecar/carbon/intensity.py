@@ -96,7 +96,8 @@ class CatalogueIntensity:
     """Yearly average from the catalogue: grid zone, else country, else world, each step noted.
 
     `table` chooses the primary: `electricity-maps` (zone) or `ember` (country). A known region
-    never falls to the world average. Raises ValueError on an unknown table.
+    never falls to the world average. The bounds of a fallback span the Azure regions of the country,
+    or all of them. Raises ValueError on an unknown table.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ def _from_catalogue(
     if row is not None:
         return _of_region(catalogue, row, table)
     reason = f"region {region!r} is not in the catalogue" if region else "no region is known"
-    return _of_country(catalogue, country_iso3, reason)
+    return _spread(_of_country(catalogue, country_iso3, reason), catalogue, country_iso3, table)
 
 
 def _of_region(catalogue: Catalogue, region: Region, table: Table) -> CarbonIntensity:
@@ -137,7 +138,27 @@ def _of_region(catalogue: Catalogue, region: Region, table: Table) -> CarbonInte
         reason = f"no Ember value for region {region.name!r}"
     else:
         reason = f"no grid zone value for region {region.name!r}"
-    return _of_country(catalogue, region.country_iso3, reason)
+    iso3 = region.country_iso3
+    return _spread(_of_country(catalogue, iso3, reason), catalogue, iso3, table)
+
+
+def _spread(
+    fallback: CarbonIntensity, catalogue: Catalogue, iso3: str | None, table: Table
+) -> CarbonIntensity:
+    """Widen the bounds of an average to the Azure regions it may stand for.
+
+    The average of a country is well known; which of its zones the machine is in is not.
+    """
+    country = catalogue.country(iso3) if iso3 and fallback.level == "country" else None
+    candidates = (
+        region.carbon_intensity if table == "electricity-maps" else region.carbon_intensity_ember
+        for region in catalogue.regions()
+        if country is None or region.country_iso3 == country.iso3
+    )
+    figures = [fallback.figure, *(figure for figure in candidates if figure is not None)]
+    low = min(figure.low for figure in figures)
+    high = max(figure.high for figure in figures)
+    return replace(fallback, figure=replace(fallback.figure, low=low, high=high))
 
 
 def _of_country(catalogue: Catalogue, iso: str | None, reason: str) -> CarbonIntensity:

@@ -64,8 +64,9 @@ def totals_text(totals: Totals) -> str:
     record = totals.merged
     if record.energy_kwh is None or record.emissions_g is None:
         return f"no energy could be metered in {record.duration_s:.1f} s · project {record.project}"
+    place = "" if record.carbon_intensity_level != "world" else " · region unknown: world average"
     bounds = f"{amount(record.emissions_low_g)} to {amount(record.emissions_high_g)}"
     return (
         f"{amount(record.energy_kwh * 1000)} Wh, {amount(record.emissions_g)} g CO2e ({bounds} g) "
-        f"in {record.duration_s:.1f} s · project {record.project}"
+        f"in {record.duration_s:.1f} s · project {record.project}{place}"
     )

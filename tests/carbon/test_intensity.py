@@ -205,3 +205,23 @@ def test_every_country_has_a_mix_that_agrees_with_its_intensity_within_reason():
     middle = sorted(ratios)[len(ratios) // 10 : -len(ratios) // 10]
     assert middle[0] > 0.6
     assert middle[-1] < 1.5
+
+
+def test_the_world_average_spans_all_regions_it_may_stand_for():
+    figure = CatalogueIntensity(CATALOGUE, None, None).intensity().figure
+    zones = [region.carbon_intensity for region in CATALOGUE.regions() if region.carbon_intensity]
+    assert figure.low == min(zone.low for zone in zones)
+    assert figure.high == max(zone.high for zone in zones)
+    assert figure.low < 30 < 600 < figure.high
+
+
+def test_a_country_average_spans_the_zones_of_its_regions():
+    figure = CatalogueIntensity(CATALOGUE, "atlantis", "USA").intensity().figure
+    westus2 = CATALOGUE.region("westus2").carbon_intensity
+    assert figure.low <= westus2.low
+    assert figure.value == CATALOGUE.country("USA").carbon_intensity.value
+
+
+def test_the_ember_table_takes_its_bounds_from_ember_alone():
+    figure = CatalogueIntensity(CATALOGUE, "atlantis", "USA", "ember").intensity().figure
+    assert figure.low == CATALOGUE.country("USA").carbon_intensity.low
