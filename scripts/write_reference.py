@@ -130,6 +130,8 @@ TOTAL_KEYS: Final = {
     "pods": "number of different pods",
     "energy_kwh_by_quality": "`energy_kwh` per `quality`",
     "energy_kwh_by_carbon_intensity_level": "`energy_kwh` per level; `set` where it was set",
+    "factors": "what the sums rest on: region, carbon intensity, PUE and CPU power, each with its "
+    "source, and the energy they were used for",
     "carbon_intensity_g_per_kwh": "mean, weighted by facility energy (in `summary.json` of a run: "
     "the last one used)",
 }

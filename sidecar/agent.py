@@ -19,7 +19,7 @@ from sidecar.estimate.emissions import Factors, estimate_window
 from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
 from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
-from sidecar.factors import Place, SeenGpu, choose_factors, unknown_names, with_country
+from sidecar.factors import Place, SeenGpu, choose_factors, doubts, with_country
 from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.journal.append import Journal
 from sidecar.meters.node import NodeMeter
@@ -311,12 +311,12 @@ class Agent:
         if self._factors is None or place != self._place:
             self._place = place
             self._factors = choose_factors(place, self._settings, self._parts.catalogue)
-            self._warn_of_unknown(place.identity)
+            self._warn_of_doubts(place)
         identity = with_country(resolution.identity, self._parts.catalogue)
         return self._with_run(identity), self._factors
 
-    def _warn_of_unknown(self, identity: Identity) -> None:
-        for text in unknown_names(identity, self._parts.catalogue):
+    def _warn_of_doubts(self, place: Place) -> None:
+        for text in doubts(place, self._parts.catalogue):
             if text not in self._warned:
                 self._warned.add(text)
                 _log.warning("%s", text)

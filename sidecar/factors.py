@@ -124,8 +124,23 @@ def refuse_unknown_country(settings: Settings, catalogue: Catalogue) -> None:
     )
 
 
-def unknown_names(identity: Identity, catalogue: Catalogue) -> tuple[str, ...]:
-    """Say which region or VM size is not in the catalogue, what is taken instead, and what is near."""
+def doubts(place: Place, catalogue: Catalogue) -> tuple[str, ...]:
+    """Say which names are not in the catalogue, and whether the VM size fits this machine."""
+    identity = place.identity
+    vm_size = catalogue.vm_size(identity.vm_size) if identity.vm_size else None
+    told = list(_unknown_names(identity, catalogue))
+    seen = place.hardware.logical_cpus
+    if vm_size is not None and seen is not None and vm_size.vcpus != seen:
+        told.append(
+            f"VM size {vm_size.name} has {vm_size.vcpus} vCPUs, this machine shows {seen}: the size is "
+            f"from {identity.sources.get('vm_size', 'an unknown source')}; check it, power and "
+            "embodied emissions depend on it"
+        )
+    return tuple(told)
+
+
+def _unknown_names(identity: Identity, catalogue: Catalogue) -> tuple[str, ...]:
+    """Say which region or VM size is unknown, what is taken instead, and what is near."""
     told = []
     if identity.region and catalogue.region(identity.region) is None:
         near = ", ".join(catalogue.suggest("region", identity.region))
@@ -177,15 +192,16 @@ def vm_share_model(
     cpus, named = _candidates(hardware, vm_size, size_name, catalogue)
     idle = _mean_figure([cpu.idle_per_thread for cpu in cpus if cpu.idle_per_thread])
     top = _mean_figure([cpu.max_per_thread for cpu in cpus if cpu.max_per_thread])
-    source = f"{named}: {(top or AVERAGE_MAX).cited}"
     vcpus = hardware.logical_cpus or (vm_size.vcpus if vm_size else None) or 1
-    whole_core = _threads_per_vcpu(hardware, vm_size, cpus)
+    per_vcpu, per_vcpu_high = _threads_per_vcpu(hardware, vm_size, cpus)
+    idle, top = idle or AVERAGE_IDLE, top or AVERAGE_MAX
+    watts = f"{vcpus * per_vcpu} threads × {idle.value:.4g} to {top.value:.4g} W"
     return VmShareModel(
-        idle_per_thread=idle or AVERAGE_IDLE,
-        max_per_thread=top or AVERAGE_MAX,
-        threads=vcpus * whole_core[0],
-        threads_high=vcpus * whole_core[1],
-        source=source,
+        idle_per_thread=idle,
+        max_per_thread=top,
+        threads=vcpus * per_vcpu,
+        threads_high=vcpus * per_vcpu_high,
+        source=f"{named}: {watts}; {top.cited}",
         reserved=vm_size.vcpus_full / vm_size.vcpus if vm_size else 1.0,
     )
 

@@ -68,6 +68,13 @@ def number_between(low: float, high: float, unit: str) -> Callable[[str], float]
     return parse
 
 
+def parse_project(text: str) -> str:
+    """Name of a project; what characters it may hold is checked with the identity."""
+    if not text.strip():
+        raise ValueError("a project name must not be empty")
+    return text.strip()
+
+
 def parse_path(text: str) -> Path:
     """Path of a file or directory; nothing is no path."""
     if not text.strip() or "\0" in text:
@@ -144,7 +151,9 @@ class Settings:
         metavar="DIR",
         default=Path("emissions"),
     )
-    project: str | None = setting(str.strip, "what the emissions are charged to", metavar="NAME")
+    project: str | None = setting(
+        parse_project, "what the emissions are charged to", metavar="NAME"
+    )
     experiment: str | None = setting(parse_text, "experiment within the project", metavar="NAME")
     run_id: str | None = setting(parse_text, "id of this run (default: a new uuid)", metavar="ID")
     cluster: str | None = setting(parse_text, "name of the cluster", metavar="NAME")

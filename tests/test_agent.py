@@ -448,3 +448,16 @@ def test_a_run_without_a_known_region_says_that_its_grams_are_an_average(make_ag
 def test_a_run_in_a_known_region_has_nothing_to_excuse(make_agent, machine, identities):
     identities.answer(region="westeurope")
     assert "unknown" not in totals_text(run_through(make_agent(), machine, "full"))
+
+
+def test_a_part_of_a_machine_is_told_beside_the_whole(make_agent, machine):
+    totals = run_through(make_agent(), machine, "full")
+    part = replace(totals, merged=replace(totals.merged, pod_method="process-tree"))
+    assert "(the whole machine: " in totals_text(part)
+    assert "whole machine" not in totals_text(totals)
+
+
+def test_no_cpu_time_at_all_is_too_short_to_meter_not_zero(make_agent, machine):
+    totals = run_through(make_agent(), machine, "full")
+    nothing = replace(totals, merged=replace(totals.merged, energy_kwh=0.0))
+    assert totals_text(nothing).startswith("too short to meter")

@@ -9,8 +9,8 @@ from sidecar.factors import (
     Place,
     SeenGpu,
     choose_factors,
+    doubts,
     embodied_of,
-    unknown_names,
     vm_share_model,
 )
 from sidecar.identity.fields import Hardware, Identity
@@ -261,11 +261,22 @@ def test_the_ram_figure_is_cited_as_what_was_used():
 
 def test_unknown_names_are_told_with_what_is_near():
     identity = Identity(region="westeurop", vm_size="Standard_NC24ads_A100_v5")
-    told = unknown_names(identity, CATALOGUE)
+    told = doubts(Place(identity, Hardware()), CATALOGUE)
     assert len(told) == 2
     assert "did you mean westeurope" in told[0]
     assert "Standard_NC24ads_A100_v4" in told[1]
 
 
 def test_known_names_are_not_told():
-    assert unknown_names(Identity(region="westeurope"), CATALOGUE) == ()
+    assert doubts(Place(Identity(region="westeurope"), MILAN), CATALOGUE) == ()
+
+
+def test_a_size_that_does_not_fit_the_machine_is_told():
+    identity = Identity(vm_size="Standard_D64s_v5", sources={"vm_size": "setting"})
+    (told,) = doubts(Place(identity, Hardware(logical_cpus=2)), CATALOGUE)
+    assert "has 64 vCPUs, this machine shows 2" in told
+    assert "from setting" in told
+
+
+def test_the_cpu_source_names_threads_and_watts():
+    assert "8 threads × 0.422 to 1.838 W" in share(MILAN).source

@@ -3,7 +3,7 @@
 The API (`Microsoft.Compute/skus/read` on the subscription) tells vCPUs, memory and GPUs, but names
 neither CPU nor GPU models, and rounds fractions of a GPU up to 1 or leaves them out: what the
 shipped table says of a size, or of its series, goes before it there.
-Needs the extra `emissions-sidecar[azure]`.
+Needs the extra `azure`.
 """
 
 import csv
@@ -132,7 +132,7 @@ def _skus(
         from azure.mgmt.compute import ComputeManagementClient  # noqa: PLC0415
     except ImportError as error:
         raise RefreshError(
-            f"{error}; install the extra: pip install 'emissions-sidecar[azure]'"
+            f"{error}; install the extra 'azure', from a clone: pip install '.[azure]'"
         ) from error
     client = ComputeManagementClient(
         credential,

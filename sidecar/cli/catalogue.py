@@ -158,7 +158,8 @@ def _refresh(arguments: argparse.Namespace) -> int:
         )
     except ImportError as error:
         raise SettingsError(
-            f"refresh needs {error.name}; install it with: pip install 'emissions-sidecar[azure]'"
+            f"refresh needs {error.name}; install the extra 'azure', from a clone: "
+            "pip install '.[azure]'"
         ) from error
     by_cli = arguments.credential == "cli"
     try:

@@ -149,7 +149,7 @@ def _identity_lines(found: dict[str, Any]) -> list[str]:
     unknown = [name for name in names if found[name] is None]
     known = [_line(name, found[name], origins.get(name)) for name in names if name not in unknown]
     unlisted = ("ram_energy_kwh", "water_l", "embodied_g")
-    factors = [_line(name, "by", sources[name]) for name in unlisted if name in sources]
+    factors = [_line(name, "factor", sources[name]) for name in unlisted if name in sources]
     return [*known, *factors, _line("unknown", ", ".join(unknown) or "nothing")]
 
 

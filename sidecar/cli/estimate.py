@@ -11,7 +11,7 @@ from sidecar.catalogue.rows import VmSize
 from sidecar.cli.options import CARBON, PLACE, add_settings, command_parser, settings_from
 from sidecar.estimate.bounded import Bounded
 from sidecar.estimate.what_if import WhatIf, estimate_what_if
-from sidecar.factors import Place, choose_factors, refuse_unknown_country
+from sidecar.factors import Place, choose_factors, refuse_unknown_country, with_country
 from sidecar.identity.fields import Hardware, Identity
 from sidecar.recording import (
     energy_sources,
@@ -26,8 +26,10 @@ def main(argv: Sequence[str]) -> int:
     """Estimate energy and emissions of a VM size in a region for some hours."""
     arguments = _parser().parse_args(argv)
     settings = settings_from(arguments)
-    if settings.vm_size is None or settings.region is None:
-        raise SettingsError("estimate needs --vm-size and --region; see 'estimate --help'")
+    if settings.vm_size is None or (settings.region or settings.country) is None:
+        raise SettingsError(
+            "estimate needs --vm-size, and --region or --country; see 'estimate --help'"
+        )
     what_if = WhatIf(
         duration_s=_number("--hours", arguments.hours, (0, 1e6, "h")) * 3600,
         cpu_utilization=_number("--cpu-util", arguments.cpu_util, (0, 100, "%")) / 100,
@@ -80,6 +82,7 @@ def what_if_row(settings: Settings, what_if: WhatIf) -> dict[str, Any]:
     return {
         "vm_size": vm_size.name,
         "region": identity.region,
+        "country_iso3": with_country(identity, catalogue).country_iso3,
         "duration_s": what_if.duration_s,
         "cpu_utilization": what_if.cpu_utilization,
         "gpu_utilization": stated.value if stated and estimate.gpus else None,
@@ -95,12 +98,12 @@ def what_if_row(settings: Settings, what_if: WhatIf) -> dict[str, Any]:
 
 
 def _found(settings: Settings, catalogue: Catalogue) -> tuple[VmSize, Identity]:
-    size, region = str(settings.vm_size), str(settings.region)
+    size, region = str(settings.vm_size), settings.region
     vm_size = catalogue.vm_size(size)
     if vm_size is None:
         raise SettingsError(_unknown("vm-size", size, catalogue))
-    row = catalogue.region(region)
-    if row is None and settings.country is None:
+    row = catalogue.region(region) if region else None
+    if region and row is None and settings.country is None:
         told = _unknown("region", region, catalogue)
         raise SettingsError(f"{told}; or add --country for its average")
     refuse_unknown_country(settings, catalogue)
@@ -147,6 +150,7 @@ def _as_text(row: Mapping[str, Any]) -> str:
         ("water_l", sources.get("water_l", "not known")),
     )
     hours = row["duration_s"] / 3600
-    lines = [f"{row['vm_size']} in {row['region']} for {hours:g} h"]
+    place = row["region"] or row["country_iso3"]
+    lines = [f"{row['vm_size']} in {place} for {hours:g} h"]
     lines += [f"  {name:<28}{amount(row[name], 4):<10} {source}".rstrip() for name, source in shown]
     return "\n".join(lines)

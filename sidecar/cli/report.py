@@ -1,29 +1,43 @@
 """`emissions-sidecar report`: add up records per project."""
 
 import argparse
+import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sidecar.amounts import counted
 from sidecar.cli.options import command_parser
 from sidecar.settings import SettingsError
+
+if TYPE_CHECKING:
+    from sidecar.report.aggregate import ProjectTotals
+    from sidecar.report.read import ReadReport
 
 
 def main(argv: Sequence[str]) -> int:
     """Read the records, print totals per project, write them as JSON and CSV."""
     arguments = _parser().parse_args(argv)
     source = _source(arguments.source)
-    try:
-        from sidecar.cli.tables import print_projects  # noqa: PLC0415 - pydantic and rich load late
-        from sidecar.report.aggregate import Selection, aggregate  # noqa: PLC0415
-        from sidecar.report.read import ReadReport, read_records  # noqa: PLC0415
-        from sidecar.report.write import report_mapping, write_report  # noqa: PLC0415
-    except ImportError as error:
-        raise SettingsError(
-            f"report needs {error.name}; install it with: pip install 'emissions-sidecar[report]'"
-        ) from error
+    for module in ("pydantic", "rich"):
+        if importlib.util.find_spec(module) is None:
+            raise SettingsError(
+                f"report needs {module}; install the extra 'report', from a clone: "
+                "pip install '.[report]'"
+            )
+    return _report(source, arguments)
+
+
+def _report(source: Path, arguments: argparse.Namespace) -> int:
+    # pydantic and rich load late: no other command pays for them.
+    from sidecar.cli.tables import print_projects  # noqa: PLC0415
+    from sidecar.report.aggregate import Selection, aggregate  # noqa: PLC0415
+    from sidecar.report.read import ReadReport, read_records  # noqa: PLC0415
+    from sidecar.report.write import report_mapping  # noqa: PLC0415
+
     selection = Selection(
         frozenset(arguments.project),
         _moment("--since", arguments.since),
@@ -33,21 +47,44 @@ def main(argv: Sequence[str]) -> int:
     projects = aggregate(read_records(source, seen), selection)
     if arguments.json:
         print(json.dumps(report_mapping(projects, seen), indent=2, ensure_ascii=False))
-    else:
+    elif projects:
         print_projects(projects, seen)
-    out = Path(arguments.out) if arguments.out else source / "reports" / "v1"
-    try:
-        paths = write_report(out, projects, seen)
-    except OSError as error:
-        print(
-            f"emissions-sidecar report: cannot write to {out}: {error.strerror}; "
-            "the totals are above, give another directory with --out",
-            file=sys.stderr,
-        )
-        return 1
+    if not projects:
+        return _tell(_nothing(source, seen.records, seen.left_out))
+    if arguments.out is None and selection != Selection():
+        said = "not written: this is a selection; give a directory with --out"
+    else:
+        # A selection does not replace the report of the whole.
+        out = Path(arguments.out) if arguments.out else source / "reports" / "v1"
+        try:
+            said = _written(out, projects, seen)
+        except OSError as error:
+            return _tell(
+                f"cannot write to {out}: {error.strerror}; "
+                "the totals are above, give another directory with --out"
+            )
     if not arguments.json:
-        print("written: " + ", ".join(map(str, paths)))
+        print(said)
     return 0
+
+
+def _written(out: Path, projects: "list[ProjectTotals]", seen: "ReadReport") -> str:
+    from sidecar.report.write import write_report  # noqa: PLC0415
+
+    return "written: " + ", ".join(map(str, write_report(out, projects, seen)))
+
+
+def _tell(text: str) -> int:
+    print(f"emissions-sidecar report: {text}", file=sys.stderr)
+    return 1
+
+
+def _nothing(source: Path, records: int, left_out: Mapping[str, int]) -> str:
+    """Say why there is nothing to report."""
+    if records:
+        return f"none of {counted(records, 'record')} under {source} is of the selection"
+    reasons = "".join(f"; left out: {count} × {reason}" for reason, count in left_out.items())
+    return f"no records under {source}: *.ndjson or *.ndjson.gz are expected at any depth{reasons}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )
     parser.add_argument("source", metavar="SOURCE", help="a volume, or a directory of volumes")
-    parser.add_argument("--out", metavar="DIR", help="where to write (default SOURCE/reports/v1)")
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where to write (default SOURCE/reports/v1; a selection is written only there)",
+    )
     parser.add_argument(
         "--project", action="append", default=[], metavar="P", help="only this project; repeatable"
     )

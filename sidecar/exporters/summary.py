@@ -64,9 +64,23 @@ def totals_text(totals: Totals) -> str:
     record = totals.merged
     if record.energy_kwh is None or record.emissions_g is None:
         return f"no energy could be metered in {record.duration_s:.1f} s · project {record.project}"
+    if record.energy_kwh == 0:
+        return (
+            f"too short to meter: less than a tick of CPU time (10 ms) in {record.duration_s:.1f} s · "
+            f"project {record.project}"
+        )
     place = "" if record.carbon_intensity_level != "world" else " · region unknown: world average"
     bounds = f"{amount(record.emissions_low_g)} to {amount(record.emissions_high_g)}"
+    whole = "" if record.pod_method == "whole-node" else _of_the_machine(record)
+    energy = f"{amount(record.energy_kwh * 1000)} Wh{whole}"
     return (
-        f"{amount(record.energy_kwh * 1000)} Wh, {amount(record.emissions_g)} g CO2e ({bounds} g) "
+        f"{energy}, {amount(record.emissions_g)} g CO2e ({bounds} g) "
         f"in {record.duration_s:.1f} s · project {record.project}{place}"
     )
+
+
+def _of_the_machine(record: EmissionRecord) -> str:
+    """Say what the whole machine used meanwhile: its idle power may be most of it."""
+    if record.node_energy_kwh is None:
+        return ""
+    return f" (the whole machine: {amount(record.node_energy_kwh * 1000)} Wh)"

@@ -68,7 +68,8 @@ class Journal:
     def _report(self, failure: str) -> None:
         if failure != self.failure:
             _log.error(
-                "%s; metering goes on, records wait in memory: free space or repair the volume",
+                "%s; metering goes on, records wait in memory: free space, repair the volume or give "
+                "another",
                 failure,
             )
         self.failure = failure

@@ -1,10 +1,40 @@
 """Add records up per project. The keys of the result are the record's field names."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final, Self, TypeVar
 
 from sidecar.record import SUMMED, EmissionRecord
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True, slots=True)
+class FactorsUsed:
+    """The factors behind a part of a project's energy, each with its source."""
+
+    region: str | None
+    carbon_intensity_g_per_kwh: float | None
+    carbon_intensity_source: str | None
+    carbon_intensity_year: int | None
+    carbon_intensity_level: str | None
+    pue: float | None
+    pue_source: str | None
+    cpu_power_source: str | None
+
+    @classmethod
+    def of(cls, record: EmissionRecord) -> Self:
+        """Return the factors of one record."""
+        return cls(
+            region=record.region,
+            carbon_intensity_g_per_kwh=record.carbon_intensity_g_per_kwh,
+            carbon_intensity_source=record.carbon_intensity_source,
+            carbon_intensity_year=record.carbon_intensity_year,
+            carbon_intensity_level=record.carbon_intensity_level,
+            pue=record.pue,
+            pue_source=record.identity_source.get("pue"),
+            cpu_power_source=record.cpu_power_source,
+        )
 
 
 @dataclass(slots=True)
@@ -30,8 +60,10 @@ class ProjectTotals:
     emissions_low_g: float | None = None
     emissions_high_g: float | None = None
     embodied_g: float | None = None
+    node_energy_kwh: float | None = None
     energy_kwh_by_quality: dict[str, float] = field(default_factory=dict)
     energy_kwh_by_carbon_intensity_level: dict[str, float] = field(default_factory=dict)
+    energy_kwh_by_factors: dict[FactorsUsed, float] = field(default_factory=dict)
 
     @property
     def carbon_intensity_g_per_kwh(self) -> float | None:
@@ -58,12 +90,13 @@ class ProjectTotals:
         level = record.carbon_intensity_level or "set"
         _count(self.energy_kwh_by_quality, record.quality, energy_kwh)
         _count(self.energy_kwh_by_carbon_intensity_level, level, energy_kwh)
+        _count(self.energy_kwh_by_factors, FactorsUsed.of(record), energy_kwh)
 
 
 _SUMMED: Final = tuple(name for name in SUMMED if name in ProjectTotals.__dataclass_fields__)
 
 
-def _count(counts: dict[str, float], key: str, amount: float) -> None:
+def _count(counts: dict[_Key, float], key: _Key, amount: float) -> None:
     counts[key] = counts.get(key, 0.0) + amount
 
 
@@ -94,10 +127,17 @@ def aggregate(records: Iterable[EmissionRecord], selection: Selection) -> list[P
 
 
 def to_row(totals: ProjectTotals) -> dict[str, Any]:
-    """Return the totals as JSON types: sets as their sizes, the mean intensity beside the sums."""
+    """Return the totals as JSON types: sets as their sizes, the mean intensity beside the sums.
+
+    `factors` lists what the sums rest on, each with its source and the energy it was used for.
+    """
     row: dict[str, Any] = {}
     for item in fields(totals):
         value = getattr(totals, item.name)
         row[item.name] = len(value) if isinstance(value, set) else value
     row["carbon_intensity_g_per_kwh"] = totals.carbon_intensity_g_per_kwh
+    used = row.pop("energy_kwh_by_factors")
+    row["factors"] = [
+        {**asdict(factors), "energy_kwh": energy_kwh} for factors, energy_kwh in used.items()
+    ]
     return row

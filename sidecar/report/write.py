@@ -49,11 +49,18 @@ def _csv(projects: list[ProjectTotals]) -> str:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Give each entry of a nested mapping a column: `energy_kwh_by_quality.measured`."""
+    """Give each entry of a nested mapping a column: `energy_kwh_by_quality.measured`.
+
+    Of the factors the regions and the sources of the intensity are kept, joined by `; `.
+    """
     flat: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, dict):
             flat.update({f"{name}.{key}": amount for key, amount in value.items()})
+        elif isinstance(value, list):
+            for column in ("region", "carbon_intensity_source", "pue_source"):
+                texts = dict.fromkeys(item[column] for item in value if item[column])
+                flat[column] = "; ".join(texts)
         else:
             flat[name] = value
     return flat

@@ -100,7 +100,7 @@ def test_bad_input_is_one_clear_line_and_exit_2(capsys, changed, told):
 
 def test_size_and_region_are_needed(capsys):
     assert main(["estimate", "--hours", "1"]) == 2
-    assert "--vm-size and --region" in capsys.readouterr().err
+    assert "--vm-size, and --region or --country" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_only_one_project_is_asked_for(volume, capsys):
 
 
 def test_dates_select_windows(volume, capsys):
-    main(["report", str(volume), "--since", "2026-11-23", "--json"])
+    assert main(["report", str(volume), "--since", "2026-11-23", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["projects"] == []
     main(["report", str(volume), "--until", "2026-11-22T09:00:01+01:00", "--json"])
     assert json.loads(capsys.readouterr().out)["projects"][0]["records"] == 2
@@ -99,3 +99,59 @@ def test_a_place_that_cannot_be_written_still_prints_the_totals(volume, tmp_path
 def test_a_time_before_all_times_is_told(volume, capsys):
     assert main(["report", str(volume), "--since", "0001-01-01T00:00+14:00"]) == 2
     assert "is not a date or time" in capsys.readouterr().err
+
+
+def test_a_directory_without_records_is_told_and_nothing_is_written(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
+    assert "no records under" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_selection_does_not_replace_the_report_of_the_whole(volume, capsys):
+    main(["report", str(volume)])
+    whole = (volume / "reports" / "v1" / "projects.csv").read_bytes()
+    assert main(["report", str(volume), "--project", "demo"]) == 0
+    assert "not written: this is a selection" in capsys.readouterr().out
+    assert (volume / "reports" / "v1" / "projects.csv").read_bytes() == whole
+
+
+def test_a_selection_is_written_where_it_is_asked_for(volume, tmp_path):
+    out = tmp_path / "out"
+    assert main(["report", str(volume), "--project", "demo", "--out", str(out)]) == 0
+    assert (out / "projects.csv").read_text().count("\n") == 2
+
+
+def test_a_selection_of_nothing_is_told(volume, capsys):
+    assert main(["report", str(volume), "--project", "dmeo"]) == 1
+    assert "none of 3 records" in capsys.readouterr().err
+
+
+def test_the_factors_are_named_with_their_sources(tmp_path, capsys):
+    factors = {
+        "region": "westeurope",
+        "carbon_intensity_g_per_kwh": 253.0,
+        "carbon_intensity_source": "Electricity Maps",
+        "carbon_intensity_year": 2025,
+        "pue": 1.14,
+        "identity_source": {"pue": "Microsoft"},
+    }
+    write(tmp_path / "a.ndjson", record("a.1", **factors), record("a.2", **factors))
+    main(["report", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert text.count("westeurope: 253 g/kWh, Electricity Maps (2025); PUE 1.14, Microsoft") == 1
+    main(["report", str(tmp_path), "--json"])
+    (used,) = json.loads(capsys.readouterr().out)["projects"][0]["factors"]
+    assert (used["region"], used["pue_source"], used["energy_kwh"]) == (
+        "westeurope",
+        "Microsoft",
+        2.0,
+    )
+    assert "Electricity Maps" in (tmp_path / "reports" / "v1" / "projects.csv").read_text()
+
+
+def test_a_terminal_that_is_too_narrow_gets_a_list_with_whole_numbers(volume, capsys, monkeypatch):
+    monkeypatch.setattr("sidecar.cli.tables.WIDTH_OF_FILES", 60)
+    main(["report", str(volume)])
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert "energy Wh   2,000" in text
