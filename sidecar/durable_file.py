@@ -13,20 +13,35 @@ _CANNOT_SYNC_DIRECTORIES: Final = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, er
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file by new content, all or nothing, durable on return. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    write_new(temporary, content)
     try:
-        descriptor = os.open(temporary, flags, 0o644)
-        try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         temporary.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise
     sync_directory(path.parent)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Create a file with this content, on the disk on return; nothing is left where it fails.
+
+    Raises OSError, FileExistsError where there is something already; a link is not followed.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    except OSError:
+        _discard(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    with contextlib.suppress(OSError):  # the error before is the one to tell
+        path.unlink(missing_ok=True)
 
 
 def sync_directory(directory: Path) -> None:

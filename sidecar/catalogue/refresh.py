@@ -9,7 +9,6 @@ Needs the extra `azure`.
 import csv
 import io
 import logging
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from sidecar.catalogue.decode import VM_SIZE_COLUMNS, vm_size_row
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.catalogue.names import region_key, vm_family_key, vm_size_key
 from sidecar.catalogue.rows import VmSize
+from sidecar.durable_file import replace_file
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -115,12 +115,7 @@ def vm_sizes_csv(sizes: Iterable[VmSize]) -> str:
 
 def write_vm_sizes(sizes: Iterable[VmSize], path: Path) -> None:
     """Write VM sizes to a file, replacing it in one step. Raises OSError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(vm_sizes_csv(sizes), encoding="utf-8", newline="")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, vm_sizes_csv(sizes).encode())
 
 
 def _skus(

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.durable_file import write_new
 from sidecar.exporters.spreadsheet import safe_cell
 
 LOCK_TIMEOUT_S = 1.0
@@ -59,7 +60,7 @@ class RunTable:
             content = _encode(self.columns) + self._with_row(found.records, cells)
             temporary = path.with_name(f"{_temporary_prefix(path)}{uuid.uuid4().hex}.tmp")
             try:
-                _write_durably(temporary, content)
+                write_new(temporary, content)
                 _set_aside(path, found)
                 temporary.replace(path)
             finally:
@@ -161,7 +162,7 @@ def _set_aside(path: Path, found: _Found) -> None:
         _log.warning("%s: %s; moved to %s, a new file is begun", path, found.foreign, backup)
     elif found.torn:
         backup = _free_backup(path)
-        _write_durably(backup, found.torn)
+        write_new(backup, found.torn)
         _log.warning("%s: lines that are no whole row were moved to %s", path, backup)
 
 
@@ -170,18 +171,6 @@ def _free_backup(path: Path) -> Path:
     while os.path.lexists(backup := path.with_name(f"{path.name}.{number}.bak")):
         number += 1
     return backup
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Create `path` with this content, on the disk on return; nothing is left if it fails."""
-    with path.open("xb") as stream:
-        try:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
 
 
 # --- one writer at a time -------------------------------------------------------------------------
