@@ -20,7 +20,7 @@ from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
 from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
 from sidecar.factors import Place, SeenGpu, choose_factors, doubts, with_country
-from sidecar.identity.fields import Hardware, Identity, Resolution
+from sidecar.identity.fields import Identity, Resolution
 from sidecar.journal.append import Journal
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.pod.requests import Reservation
@@ -45,7 +45,6 @@ LAST_ANSWER_S: Final = 0.3
 
 HURRIED_INTERVAL_S: Final = 1.0
 """Length of the windows once the end is announced: a SIGKILL then costs at most one of them."""
-
 
 _log = logging.getLogger(__name__)
 
@@ -113,6 +112,16 @@ class _ClosedWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    """Who and where as known now, and what follows from it; made anew only when the place changes."""
+
+    place: Place
+    identity: Identity
+    country_name: str | None
+    factors: Factors
+
+
+@dataclass(frozen=True, slots=True)
 class _Mark:
     """Where the open window began."""
 
@@ -133,8 +142,7 @@ class Agent:
         self._sequence = 0
         self._early: list[_ClosedWindow] | None = []
         self._early_identity: Identity | None = None
-        self._place: Place | None = None
-        self._factors: Factors | None = None
+        self._known: _Known | None = None
         self._next_sample_s = 0.0
         self._stem = ""
         self._run_id = parts.settings.run_id or str(uuid.uuid4())
@@ -283,14 +291,15 @@ class Agent:
         self._opened()[0].rewrite(records)
 
     def _start_record(self) -> EmissionRecord:
-        identity, factors = self._now()
+        known = self._now()
         start_s = self._started_wall_s
         window = Window(start_s, start_s, 0.0, 0.0)
-        return start_record(identity, factors, Occasion(f"{self._stem}.0", window, "start"))
+        occasion = Occasion(f"{self._stem}.0", window, "start")
+        return start_record(known.identity, known.factors, occasion)
 
     def _record_of(self, metered: _ClosedWindow) -> EmissionRecord:
-        identity, factors = self._now(metered.usage)
-        parts = self._parts
+        known = self._now(metered.usage)
+        factors, parts = known.factors, self._parts
         gpu_count = factors.gpu_count(metered.usage)
         shares = shares_of(parts.pod_method, metered.usage, parts.reserved, gpu_count)
         estimate = estimate_window(metered.usage, shares, factors)
@@ -299,21 +308,22 @@ class Agent:
             f"{self._stem}.{metered.sequence}", metered.window, event, metered.end_reason
         )
         return window_record(
-            identity, factors, occasion, Metered(metered.usage, estimate, parts.pod_method)
+            known.identity, factors, occasion, Metered(metered.usage, estimate, parts.pod_method)
         )
 
     # -- identity and factors -----------------------------------------------------------------
 
-    def _now(self, usage: NodeUsage | None = None) -> tuple[Identity, Factors]:
-        """Return identity and factors as known now; factors are chosen anew only when it changed."""
-        resolution = self._parts.identity.current()
+    def _now(self, usage: NodeUsage | None = None) -> _Known:
+        """Return identity and factors as known now; looked up anew only when the place changed."""
         place = self._current_place(usage)
-        if self._factors is None or place != self._place:
-            self._place = place
-            self._factors = choose_factors(place, self._settings, self._parts.catalogue)
+        if self._known is None or place != self._known.place:
+            catalogue = self._parts.catalogue
+            identity = self._with_run(with_country(place.identity, catalogue))
+            country = catalogue.country(identity.country_iso3) if identity.country_iso3 else None
+            factors = choose_factors(place, self._settings, catalogue)
+            self._known = _Known(place, identity, country.name if country else None, factors)
             self._warn_of_doubts(place)
-        identity = with_country(resolution.identity, self._parts.catalogue)
-        return self._with_run(identity), self._factors
+        return self._known
 
     def _warn_of_doubts(self, place: Place) -> None:
         for text in doubts(place, self._parts.catalogue):
@@ -330,7 +340,7 @@ class Agent:
 
     def _current_place(self, usage: NodeUsage | None = None) -> Place:
         resolution = self._parts.identity.current()
-        seen = self._place.seen_gpus if self._place else ()
+        seen = self._known.place.seen_gpus if self._known else ()
         if usage is not None and usage.gpus:
             seen = tuple(SeenGpu(gpu.model, gpu.power_limit_w) for gpu in usage.gpus)
         return Place(resolution.identity, resolution.hardware, seen)
@@ -344,18 +354,11 @@ class Agent:
             volume / "summary.json", lambda path: write_summary(path, totals, journal.failure)
         )
         if totals.merged.facility_energy_kwh is not None:
-            row = codecarbon_row(totals.merged, self._hardware(), self._country_name(totals))
+            known = self._now()
+            row = codecarbon_row(totals.merged, known.place.hardware, known.country_name)
             self._try(volume / "emissions.csv", lambda path: write_row(path, row))
         if self._watcher is not None:
             self._watcher(totals)
-
-    def _hardware(self) -> Hardware:
-        return self._parts.identity.current().hardware
-
-    def _country_name(self, totals: Totals) -> str | None:
-        iso3 = totals.merged.country_iso3
-        country = self._parts.catalogue.country(iso3) if iso3 else None
-        return country.name if country else None
 
     def _try(self, path: Path, write: Callable[[Path], None]) -> None:
         try:

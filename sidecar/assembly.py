@@ -13,7 +13,7 @@ from typing import Literal, cast
 from sidecar.agent import Parts
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.estimate.attribution import PodMethod
-from sidecar.factors import Place, choose_factors, refuse_unknown_country
+from sidecar.factors import choose_carbon_intensity, refuse_unknown_country
 from sidecar.identity.downward import valid_annotations
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.meters.node import NodeMeter
@@ -54,7 +54,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
     now = resolver.current()
     settings = _annotated(settings, now.identity.annotations)
     with _blamed(settings, "energy_mix", "carbon_intensity"):
-        choose_factors(Place(now.identity, now.hardware), settings, catalogue)
+        choose_carbon_intensity(now.identity, settings, catalogue)
     _warn_of_untold_requests(method, reservation)
     pod_source = _pod_source(method, reservation, settings)
     return Parts(

@@ -125,22 +125,8 @@ def refuse_unknown_country(settings: Settings, catalogue: Catalogue) -> None:
 
 
 def doubts(place: Place, catalogue: Catalogue) -> tuple[str, ...]:
-    """Say which names are not in the catalogue, and whether the VM size fits this machine."""
+    """Say which region or VM size is unknown, what is taken instead, and whether the size fits."""
     identity = place.identity
-    vm_size = catalogue.vm_size(identity.vm_size) if identity.vm_size else None
-    told = list(_unknown_names(identity, catalogue))
-    seen = place.hardware.logical_cpus
-    if vm_size is not None and seen is not None and vm_size.vcpus != seen:
-        told.append(
-            f"VM size {vm_size.name} has {vm_size.vcpus} vCPUs, this machine shows {seen}: the size is "
-            f"from {identity.sources.get('vm_size', 'an unknown source')}; check it, power and "
-            "embodied emissions depend on it"
-        )
-    return tuple(told)
-
-
-def _unknown_names(identity: Identity, catalogue: Catalogue) -> tuple[str, ...]:
-    """Say which region or VM size is unknown, what is taken instead, and what is near."""
     told = []
     if identity.region and catalogue.region(identity.region) is None:
         near = ", ".join(catalogue.suggest("region", identity.region))
@@ -148,11 +134,19 @@ def _unknown_names(identity: Identity, catalogue: Catalogue) -> tuple[str, ...]:
             f"region {identity.region!r} is not in the catalogue: the average of the country, or of "
             f"the world, is taken{f'; did you mean {near}?' if near else ''}"
         )
-    if identity.vm_size and catalogue.vm_size(identity.vm_size) is None:
+    vm_size = catalogue.vm_size(identity.vm_size) if identity.vm_size else None
+    seen = place.hardware.logical_cpus
+    if identity.vm_size and vm_size is None:
         near = ", ".join(catalogue.suggest("vm-size", identity.vm_size))
         told.append(
             f"VM size {identity.vm_size!r} is not in the catalogue: its GPUs and embodied emissions "
             f"are not known{f'; did you mean {near}?' if near else ''}"
+        )
+    elif vm_size is not None and seen is not None and vm_size.vcpus != seen:
+        told.append(
+            f"VM size {vm_size.name} has {vm_size.vcpus} vCPUs, this machine shows {seen}: the size is "
+            f"from {identity.sources.get('vm_size', 'an unknown source')}; check it, power and "
+            "embodied emissions depend on it"
         )
     return tuple(told)
 

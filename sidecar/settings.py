@@ -296,17 +296,14 @@ def default_text(item: Field[Any]) -> str:
     return f"{item.default:g}s" if isinstance(item.default, float) else str(item.default)
 
 
-def load_settings(
-    flags: Mapping[str, str | None], environ: Mapping[str, str], *, strict: bool = True
-) -> Settings:
+def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
     """Parse flags and environment into `Settings`.
 
     `flags` maps setting names to the text given, None where the flag was not given. An empty
     environment variable counts as unset. Raises `SettingsError` with one line that names the flag
-    or variable, the value and what would be right. `strict=False` tolerates unknown variables.
+    or variable, the value and what would be right.
     """
-    if strict:
-        _refuse_unknown(environ)
+    _refuse_unknown(environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for item in declared_settings():

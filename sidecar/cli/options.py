@@ -17,7 +17,6 @@ from sidecar.settings import (
 
 PLACE: Final = ("region", "vm_size", "country", "pue", "wue")
 CARBON: Final = ("carbon_intensity", "energy_mix", "intensity_table")
-LOGS: Final = ("log_format", "log_level")
 
 
 class _OneLineParser(argparse.ArgumentParser):
