@@ -84,7 +84,26 @@ def _text(output: bytes | None) -> str:
     return (output or b"").decode(errors="backslashreplace")
 
 
-class Running:
+class _EndedAtLast:
+    """A process as a context manager: one that still runs at the end is killed."""
+
+    process: "subprocess.Popen[bytes]"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+class Running(_EndedAtLast):
     """A command under way, as a context manager; one that still runs at the end is killed."""
 
     def __init__(
@@ -101,19 +120,6 @@ class Running:
             self.process = subprocess.Popen(
                 [*SIDECAR, *arguments], stderr=stderr, env=env, **options
             )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
 
     @property
     def log(self) -> str:
@@ -158,7 +164,7 @@ def is_gone(pid: int) -> bool:
     return False
 
 
-class Terminal:
+class Terminal(_EndedAtLast):
     """A command on a pseudo-terminal of its own, as its controlling one."""
 
     def __init__(self, *command: str, env: Mapping[str, str] | None = None) -> None:
@@ -171,9 +177,6 @@ class Terminal:
         )
         os.close(slave)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -181,9 +184,7 @@ class Terminal:
         trace: TracebackType | None,
     ) -> None:
         self.hang_up()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        super().__exit__(kind, error, trace)
 
     def keys(self, text: str) -> None:
         """Type something; control characters as the keyboard makes them."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.commands import SIDECAR, Running, finished, records, sidecar, windows
+from tests.fakes.disk import SmallDisk, small_disk
 
 NOBODY = 65534
 
@@ -59,13 +60,10 @@ def test_a_volume_of_somebody_else_costs_the_records_only(tmp_path: Path):
 
 
 @pytest.fixture
-def mounted(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A file system of 64 KiB."""
-    volume = tmp_path / "mounted"
-    volume.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", volume], check=True)
-    yield volume
-    subprocess.run(["umount", "--lazy", volume], check=True)
+    with small_disk(tmp_path / "mounted", "64k") as mounted:
+        yield mounted
 
 
 def remount(volume: Path, option: str) -> None:
@@ -73,52 +71,54 @@ def remount(volume: Path, option: str) -> None:
 
 
 @pytest.mark.needs("root")
-def test_a_read_only_volume_costs_the_records_only(mounted: Path):
-    remount(mounted, "ro")
-    outcome = sidecar("exec", "--volume", mounted, "--", "sh", "-c", "exit 3")
+def test_a_read_only_volume_costs_the_records_only(disk: SmallDisk):
+    remount(disk.path, "ro")
+    outcome = sidecar("exec", "--volume", disk.path, "--", "sh", "-c", "exit 3")
     assert outcome.code == 3
     assert "Read-only file system" in outcome.messages
     assert "2 records not written" in outcome.stderr
 
 
 @pytest.mark.needs("root")
-def test_what_waits_for_a_full_volume_is_written_when_there_is_space(mounted: Path, tmp_path: Path):
-    filler, end = mounted / "filler", tmp_path / "end"
+def test_what_waits_for_a_full_volume_is_written_when_there_is_space(
+    disk: SmallDisk, tmp_path: Path
+):
+    end = tmp_path / "end"
     script = f"until [ -e {end} ]; do sleep 0.05; done; exit 3"
     with Running(
-        "exec", "--interval", "1s", "--volume", mounted, "--", "sh", "-c", script,
+        "exec", "--interval", "1s", "--volume", disk.path, "--", "sh", "-c", script,
         log=tmp_path / "log",
     ) as running:  # fmt: skip
-        running.until(lambda: windows(mounted))
-        fill(filler)
+        running.until(lambda: windows(disk.path))
+        disk.fill()
         running.until(lambda: running.log.count("records wait in memory"))
-        written = len(records(mounted))
+        written = len(records(disk.path))
         waiting = "emissions-sidecar"
-        running.until(lambda: len(records(mounted)) == written and waiting not in running.log)
-        filler.unlink()
+        running.until(lambda: len(records(disk.path)) == written and waiting not in running.log)
+        disk.free()
         running.until(lambda: "can be written again; all records are on it" in running.log)
         end.touch()
         outcome = running.end(None)
     assert outcome.code == 3
     assert outcome.messages.count("records wait in memory") == 1
-    numbers = [int(row["record_id"].rsplit(".", 1)[1]) for row in records(mounted)]
+    numbers = [int(row["record_id"].rsplit(".", 1)[1]) for row in records(disk.path)]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > written
-    assert json.loads((mounted / "summary.json").read_text())["failure"] is None
+    assert json.loads((disk.path / "summary.json").read_text())["failure"] is None
 
 
 @pytest.mark.needs("root")
 def test_a_volume_that_stays_full_leaves_the_totals_in_the_summary_line(
-    mounted: Path, tmp_path: Path
+    disk: SmallDisk, tmp_path: Path
 ):
     script = "sleep 2.2; exit 3"
     with Running(
-        "exec", "--interval", "1s", "--volume", mounted, "--", "sh", "-c", script,
+        "exec", "--interval", "1s", "--volume", disk.path, "--", "sh", "-c", script,
         log=tmp_path / "log",
     ) as running:  # fmt: skip
-        running.until(lambda: records(mounted))
-        before = len(records(mounted))
-        fill(mounted / "filler")
+        running.until(lambda: records(disk.path))
+        before = len(records(disk.path))
+        disk.fill()
         outcome = running.end(None)
     assert outcome.code == 3
     assert outcome.messages.count("records wait in memory") == 1
@@ -128,28 +128,18 @@ def test_a_volume_that_stays_full_leaves_the_totals_in_the_summary_line(
     assert summary.startswith("emissions-sidecar: ")
     assert " Wh (the whole machine: " in summary
     assert "records not written" in summary
-    assert len(records(mounted)) >= before, "a torn line was left"
+    assert len(records(disk.path)) >= before, "a torn line was left"
 
 
 @pytest.mark.needs("root")
-def test_a_kill_on_a_full_volume_leaves_whole_lines(mounted: Path, tmp_path: Path):
-    with Running("run", "--interval", "1s", "--volume", mounted, log=tmp_path / "log") as running:
-        running.until(lambda: windows(mounted))
-        fill(mounted / "filler", leave=1)
+def test_a_kill_on_a_full_volume_leaves_whole_lines(disk: SmallDisk, tmp_path: Path):
+    with Running("run", "--interval", "1s", "--volume", disk.path, log=tmp_path / "log") as running:
+        running.until(lambda: windows(disk.path))
+        disk.fill(leave_bytes=4096)
         running.until(lambda: "records wait in memory" in running.log)
         running.process.kill()
         running.process.wait()
-    assert windows(mounted)
-
-
-def fill(path: Path, leave: int = 0) -> None:
-    """Use up all space; `leave` gives that many pages back."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(b"x" * 4096)
-        except OSError:
-            file.truncate(max(0, path.stat().st_size - leave * 4096))
+    assert windows(disk.path)
 
 
 def test_a_segment_that_somebody_removed_begins_anew(tmp_path: Path):

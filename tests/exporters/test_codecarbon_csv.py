@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from sidecar.exporters import run_table
 from sidecar.exporters.codecarbon_csv import COLUMNS, write_row
 from tests.exporters.codecarbon_rows import a_row
+from tests.fakes.disk import small_disk
 
 HEADER = ",".join(COLUMNS) + "\n"
 
@@ -386,28 +387,20 @@ class TestFailure:
     def test_a_full_disk_leaves_the_old_file_and_the_next_write_succeeds(
         self, tmp_path: Path
     ) -> None:
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=True)
-        try:
-            table = disk / "emissions.csv"
+        with small_disk(tmp_path / "disk", "64k") as disk:
+            table = disk.path / "emissions.csv"
             write_row(table, a_row())
             before = table.read_bytes()
-            ballast = disk / "ballast"
-            with pytest.raises(OSError, match="No space left"), ballast.open("wb", 0) as stream:
-                while True:
-                    stream.write(b"x" * 4096)
+            disk.fill()
 
             with pytest.raises(OSError, match="No space left") as failure:
                 write_row(table, a_row(run_id="run-2"))
 
             assert failure.value.errno == errno.ENOSPC
             assert table.read_bytes() == before
-            ballast.unlink()
+            disk.free()
             write_row(table, a_row(run_id="run-2"))
             assert [row["run_id"] for row in rows(table)] == ["run-1", "run-2"]
-        finally:
-            subprocess.run(["umount", disk], check=True)
 
     def test_a_lock_held_for_too_long_is_a_timeout(
         self, table: Path, monkeypatch: pytest.MonkeyPatch
