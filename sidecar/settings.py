@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 ENVIRONMENT_PREFIX: Final = "EMISSIONS_"
 
@@ -21,6 +22,12 @@ _SERVICE_LINK = re.compile(
 """Kubernetes puts such variables for every Service of the namespace into a pod: not settings."""
 
 _DURATION = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>ms|s|m|h|d|)")
+_BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>Ki|Mi|Gi|Ti|k|M|G|T|)")
+_UNIT_BYTES: Final = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
+}  # fmt: skip
+_CONTAINER = re.compile(r"(?=.{3,63}$)[a-z0-9](-?[a-z0-9])*")
 _SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -68,6 +75,18 @@ def number_between(low: float, high: float, unit: str) -> Callable[[str], float]
     return parse
 
 
+def whole_number_between(low: int, high: int) -> Callable[[str], int]:
+    """Make a parser of whole numbers from `low` to `high`, both included."""
+
+    def parse(text: str) -> int:
+        word = text.strip()
+        if not word.isdecimal() or not low <= int(word[:20]) <= high:
+            raise ValueError(f"{_shortened(text)} is not a whole number from {low} to {high}")
+        return int(word)
+
+    return parse
+
+
 def parse_project(text: str) -> str:
     """Name of a project; what characters it may hold is checked with the identity."""
     if not text.strip():
@@ -102,15 +121,49 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
-def parse_transport(text: str) -> str:
-    """Name of the transport; only `none` (records stay on the volume) exists in this version."""
-    word = one_of("none", "directory", "blob", "collector")(text)
-    if word != "none":
+def parse_url(text: str) -> str:
+    """Address of a service, http:// or https://, without a user, query or fragment."""
+    value = parse_text(text)
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError(f"{_shortened(value)} is neither an http:// nor an https:// address")
+    if parts.query or parts.fragment or parts.username is not None:
         raise ValueError(
-            f"transport {word!r} is not available in this version: use 'none', "
-            "records stay on the volume"
+            f"{parts.scheme}://{parts.hostname}…: an address without user, query and fragment is "
+            "wanted; a SAS is given in EMISSIONS_BLOB_SAS"
         )
-    return word
+    return value.rstrip("/")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Address to listen on, `HOST:PORT`; an IPv6 host in brackets, port 0 takes a free one."""
+    host, _, port = text.strip().rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{_shortened(text)} is not HOST:PORT; write it like 0.0.0.0:9877")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_bytes(text: str) -> int:
+    """Number of bytes such as `48Mi`, `1G` or plain `65536`."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{_shortened(text)} is not a size; write it like 512Ki, 48Mi or 1Gi")
+    return int(float(match["number"]) * _UNIT_BYTES[match["unit"]])
+
+
+def parse_container(text: str) -> str:
+    """Name of a blob container, as Azure allows it."""
+    name = text.strip()
+    if not _CONTAINER.fullmatch(name):
+        raise ValueError(
+            f"{_shortened(text)} is no container name: 3 to 63 lower-case letters, digits and single "
+            "dashes"
+        )
+    return name
 
 
 def parse_text(text: str) -> str:
@@ -125,17 +178,28 @@ def _shortened(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:40]!r}… ({len(text)} characters)"
 
 
-def setting(
+Group = Literal["meter", "ship", "blob", "collector"]
+"""What a setting is about: metering, shipping, Azure Blob, or the collector service."""
+
+
+def setting(  # noqa: PLR0913 - one declaration, every word of it named
     parse: Callable[[str], Any],
     description: str,
     *,
     metavar: str,
     default: Any = None,  # noqa: ANN401 - one helper for fields of every type
+    group: Group = "meter",
+    secret: bool = False,
 ) -> Any:  # noqa: ANN401
-    """Declare one field of `Settings`."""
-    return field(
-        default=default, metadata={"parse": parse, "help": description, "metavar": metavar}
-    )
+    """Declare one field of `Settings`. A secret has no flag (others could see it) and is never shown."""
+    about = {
+        "parse": parse,
+        "help": description,
+        "metavar": metavar,
+        "group": group,
+        "secret": secret,
+    }
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,11 +317,151 @@ class Settings:
         metavar="DIR",
         default=Path("/etc/podinfo"),
     )
+    listen: tuple[str, int] | None = setting(
+        parse_listen,
+        "serve /healthz, /metrics and /terminating (the end is near: ship at once) on this address",
+        metavar="HOST:PORT",
+        group="ship",
+    )
     transport: str = setting(
-        parse_transport,
-        "how records leave the volume; in this version: none",
+        one_of("none", "directory", "blob", "collector"),
+        "how records leave the volume: not at all (none), to another directory, to Azure Blob, or to "
+        "the collector",
         metavar="NAME",
         default="none",
+        group="ship",
+    )
+    flush_interval: float = setting(
+        duration_between(1, 86400),
+        "records are shipped this often, 1s to 24h; at once when the end is near",
+        metavar="DURATION",
+        default=300.0,
+        group="ship",
+    )
+    ship_deadline: float = setting(
+        duration_between(0, 600),
+        "time to ship what is left at the end, 0s to 10m; the rest stays on the volume",
+        metavar="DURATION",
+        default=20.0,
+        group="ship",
+    )
+    volume_share: float = setting(
+        number_between(0.001, 1, ""),
+        "part of the volume that this process's records may fill, 0.001 to 1",
+        metavar="RATIO",
+        default=0.5,
+        group="ship",
+    )
+    volume_limit: int | None = setting(
+        parse_bytes,
+        "bytes of the volume that this process's records may fill, such as 48Mi; below an emptyDir's "
+        "sizeLimit, which the volume does not tell",
+        metavar="SIZE",
+        group="ship",
+    )
+    termination_log: Path = setting(
+        parse_path,
+        "file for the totals at the end, written if it is there (Kubernetes makes it)",
+        metavar="FILE",
+        default=Path("/dev/termination-log"),
+        group="ship",
+    )
+    transport_directory: Path | None = setting(
+        parse_path,
+        "where transport 'directory' and a collector without Blob put the records",
+        metavar="DIR",
+        group="ship",
+    )
+    collector_url: str | None = setting(
+        parse_url,
+        "the collector: where transport 'collector' sends records, and who is asked for VM size and "
+        "region when IMDS is blocked",
+        metavar="URL",
+        group="ship",
+    )
+    collector_token_file: Path = setting(
+        parse_path,
+        "projected service account token for the collector, read anew when it rotates",
+        metavar="FILE",
+        default=Path("/var/run/secrets/emissions/token"),
+        group="ship",
+    )
+    collector_ca_file: Path | None = setting(
+        parse_path,
+        "certificates to trust for an https:// collector, instead of the system's",
+        metavar="FILE",
+        group="ship",
+    )
+    blob_account_url: str | None = setting(
+        parse_url,
+        "storage account, such as https://NAME.blob.core.windows.net",
+        metavar="URL",
+        group="blob",
+    )
+    blob_container: str = setting(
+        parse_container,
+        "container of the records",
+        metavar="NAME",
+        default="emissions",
+        group="blob",
+    )
+    blob_connection_string: str | None = setting(
+        str.strip,
+        "connection string of the storage account; instead of its address",
+        metavar="TEXT",
+        group="blob",
+        secret=True,
+    )
+    blob_sas: str | None = setting(
+        str.strip,
+        "shared access signature of the container; create (c) is enough to ship",
+        metavar="TEXT",
+        group="blob",
+        secret=True,
+    )
+    blob_credential: str = setting(
+        one_of("workload-identity", "azure-cli"),
+        "identity for the storage account where there is neither connection string nor SAS",
+        metavar="NAME",
+        default="workload-identity",
+        group="blob",
+    )
+    backend: str = setting(
+        one_of("blob", "directory"),
+        "where the collector commits segments",
+        metavar="NAME",
+        default="blob",
+        group="collector",
+    )
+    audience: str = setting(
+        parse_text,
+        "audience that callers' tokens must have",
+        metavar="NAME",
+        default="emissions-collector",
+        group="collector",
+    )
+    uploads: int = setting(
+        whole_number_between(1, 256),
+        "segments the collector takes at the same time, 1 to 256; more are asked to come again",
+        metavar="N",
+        default=16,
+        group="collector",
+    )
+    handover_key_file: Path | None = setting(
+        parse_path,
+        "key (any 32 bytes or more, the same for all replicas) for receipts that let a pod hand over "
+        "what a pod before it left on their volume",
+        metavar="FILE",
+        group="collector",
+    )
+    tls_cert: Path | None = setting(
+        parse_path,
+        "certificate chain (PEM) to serve https, read anew when it changes",
+        metavar="FILE",
+        group="collector",
+    )
+    tls_key: Path | None = setting(
+        parse_path, "private key (PEM) of the certificate", metavar="FILE", group="collector"
     )
     log_format: str = setting(
         one_of("auto", "json", "text"),
@@ -274,9 +478,10 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-def declared_settings() -> tuple[Field[Any], ...]:
-    """Return the fields of `Settings` that are settings, in the order of `--help`."""
-    return tuple(item for item in fields(Settings) if "parse" in item.metadata)
+def declared_settings(*groups: Group) -> tuple[Field[Any], ...]:
+    """Return the fields that are settings, of these groups or all, in the order of `--help`."""
+    declared = (item for item in fields(Settings) if "parse" in item.metadata)
+    return tuple(item for item in declared if not groups or item.metadata["group"] in groups)
 
 
 def flag_name(name: str) -> str:
@@ -293,7 +498,9 @@ def default_text(item: Field[Any]) -> str:
     """Default of a setting as a user would write it; empty where there is none."""
     if item.default is None or item.default is MISSING:
         return ""
-    return f"{item.default:g}s" if isinstance(item.default, float) else str(item.default)
+    if item.metadata["metavar"] == "DURATION":
+        return f"{item.default:g}s"
+    return str(item.default)
 
 
 def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:

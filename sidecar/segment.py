@@ -1,0 +1,169 @@
+"""Segments: the pieces in which records are kept, shipped and stored, and their names.
+
+A segment is NDJSON, one record a line, of one process (boot) of one pod. Its name follows from its
+first record alone: `<pod_uid>.<boot_id>.<seq>`, the sequence number of that record in 8 digits, on
+the volume and in Blob, whichever way it travels. So the same segment shipped twice meets itself.
+
+In Blob: `records/v1/project=<project>/date=<YYYY-MM-DD>/<cluster>/<name>.ndjson.gz`, written once.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+RECORDS_ROOT: Final = "records/v1"
+
+OUTSIDE_A_POD: Final = "run"
+"""Stands for the pod's uid where there is no pod."""
+
+NO_CLUSTER: Final = "unknown"
+"""Stands for the cluster in Blob where its name is not known."""
+
+SUFFIX: Final = ".ndjson"
+COMPRESSED_SUFFIX: Final = ".ndjson.gz"
+HANDED_OVER: Final = ".handed-over"
+"""Before the suffix in Blob: another pod than the records' own brought it."""
+
+SEGMENT_BYTES_MAX: Final = 16 * 1024**2
+"""A segment's NDJSON is never longer; what is, is no segment of ours."""
+
+_PART_CHARACTERS_MAX: Final = 180
+_NAME: Final = re.compile(
+    r"(?P<owner>[A-Za-z0-9-]{1,64})\.(?P<boot>[A-Za-z0-9-]{1,64})\.(?P<sequence>\d{8,12})"
+)
+_RECORD_ID: Final = re.compile(
+    r"(?P<owner>[A-Za-z0-9-]{1,64})\.(?P<boot>[A-Za-z0-9-]{1,64})\.(?P<sequence>\d{1,12})", re.ASCII
+)
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?=T)", re.ASCII)
+
+
+class NotASegment(ValueError):  # noqa: N818 - it is what it is, not an error of ours
+    """Bytes that are no segment, or a name that is none: the text says why."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """`owner` is the pod's uid or `run`; `sequence` that of the first record."""
+
+    owner: str
+    boot_id: str
+    sequence: int
+
+    @property
+    def stem(self) -> str:
+        """`<owner>.<boot_id>`: what all segments and record ids of one process begin with."""
+        return f"{self.owner}.{self.boot_id}"
+
+    def __str__(self) -> str:
+        return f"{self.stem}.{self.sequence:08d}"
+
+    @classmethod
+    def of_record(cls, record_id: str) -> Self:
+        """Return the name of the segment that begins with this record. Raises NotASegment."""
+        match = _RECORD_ID.fullmatch(record_id)
+        if match is None:
+            raise NotASegment(f"record_id {record_id[:80]!r} is not <pod_uid>.<boot_id>.<seq>")
+        return cls(match["owner"], match["boot"], int(match["sequence"]))
+
+    @classmethod
+    def of_file(cls, file_name: str) -> Self | None:
+        """Return the name of a segment's file on a volume; None where it is no segment's."""
+        bare = file_name.removesuffix(".gz").removesuffix(SUFFIX)
+        match = _NAME.fullmatch(bare)
+        if match is None or bare == file_name:
+            return None
+        return cls(match["owner"], match["boot"], int(match["sequence"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A segment ready to be stored: where, and what. `sha256` is that of the NDJSON, in hex.
+
+    The digest is of the plain text, because the same text may be compressed to other bytes.
+    `receipt` comes with a segment of a pod that is gone: it proves whose it was.
+    """
+
+    blob_name: str
+    content: bytes
+    sha256: str
+    records: int
+    receipt: str | None = None
+
+
+def blob_name(first_record: Mapping[str, Any], *, handed_over: bool = False) -> str:
+    """Return where a segment that begins with this record is stored. Raises NotASegment."""
+    name = SegmentName.of_record(str(first_record.get("record_id", "")))
+    date = _DATE.match(str(first_record.get("window_start", "")))
+    if date is None:
+        raise NotASegment(f"record {name}: window_start is no time")
+    project = path_part(str(first_record.get("project") or "default"))
+    cluster = path_part(str(first_record.get("cluster") or NO_CLUSTER))
+    mark = HANDED_OVER if handed_over else ""
+    return (
+        f"{RECORDS_ROOT}/project={project}/date={date[0]}/{cluster}/{name}{mark}{COMPRESSED_SUFFIX}"
+    )
+
+
+def path_part(text: str) -> str:
+    """Escape a name so that it is one part of a path, whatever it holds; different names stay different.
+
+    Percent-encoding as in RFC 3986, of dots at either end too (`..`, and Azure drops dots at the
+    end); a name that would be too long is cut, and ends in `~` and a digest of the whole.
+    """
+    escaped = quote(text, safe="", errors="surrogatepass").replace("~", "%7E")
+    if escaped.startswith("."):
+        escaped = "%2E" + escaped[1:]
+    if escaped.endswith("."):
+        escaped = escaped[:-1] + "%2E"
+    if len(escaped) <= _PART_CHARACTERS_MAX:
+        return escaped
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
+    whole = re.match(rf"(?:%[0-9A-F]{{2}}|[^%]){{0,{_PART_CHARACTERS_MAX // 3}}}", escaped)
+    return f"{whole[0] if whole else ''}~{digest}"
+
+
+def compressed(ndjson: bytes) -> bytes:
+    """Compress a segment; the same text gives the same bytes (no time, no file name in it)."""
+    return gzip.compress(ndjson, compresslevel=6, mtime=0)
+
+
+def decompressed(content: bytes, limit: int = SEGMENT_BYTES_MAX) -> bytes:
+    """Return the NDJSON of a compressed segment, at most `limit` bytes. Raises NotASegment."""
+    inflater = zlib.decompressobj(wbits=31)  # gzip only
+    try:
+        ndjson = inflater.decompress(content, limit + 1)
+    except zlib.error as error:
+        raise NotASegment(f"not gzip: {error}") from error
+    if len(ndjson) > limit:
+        raise NotASegment(f"more than {limit} bytes when decompressed")
+    if not inflater.eof:
+        raise NotASegment("cut short: the end of the gzip stream is missing")
+    if inflater.unused_data:
+        raise NotASegment("something follows the end of the gzip stream")
+    return ndjson
+
+
+def parcel_of(content: bytes) -> Parcel:
+    """Address a compressed segment by its own first record. Raises NotASegment."""
+    ndjson = decompressed(content)
+    first = first_record(ndjson)
+    digest = hashlib.sha256(ndjson).hexdigest()
+    return Parcel(blob_name(first), content, digest, ndjson.count(b"\n"))
+
+
+def first_record(ndjson: bytes) -> Mapping[str, Any]:
+    """Return the first line of a segment as a mapping. Raises NotASegment."""
+    line, newline, _ = ndjson.partition(b"\n")
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise NotASegment(f"its first line is no JSON: {error}") from error
+    if not newline or not isinstance(row, dict):
+        raise NotASegment("its first line is no record")
+    return row

@@ -1,0 +1,1 @@
+"""Ways for closed segments to leave the volume, behind one small protocol."""

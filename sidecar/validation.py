@@ -1,0 +1,61 @@
+"""Records from outside: bytes in, `EmissionRecord` out, or the reason why not. Needs pydantic.
+
+pydantic validates against the very dataclass that the sidecar writes, so there is one schema.
+"""
+
+import math
+from dataclasses import fields
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from sidecar.record import SCHEMA, EmissionRecord
+
+LINE_BYTES_MAX: Final = 1024 * 1024
+"""A line this long is read, if slowly; what the collector takes is much shorter."""
+
+_AMOUNTS: Final = tuple(
+    item.name
+    for item in fields(EmissionRecord)
+    if item.name.endswith(("_kwh", "_g", "_l", "_s", "_seconds", "_gib"))
+)
+
+
+class InvalidRecord(ValueError):  # noqa: N818 - it is the record that is in error
+    """A line that is no record: `kind` is what to count it under, the text says what is wrong."""
+
+    def __init__(self, kind: str, text: str = "") -> None:
+        super().__init__(text or kind)
+        self.kind = kind
+
+
+class RecordValidator:
+    """Validates lines one by one; making it takes pydantic some milliseconds, so make one."""
+
+    def __init__(self) -> None:
+        self._adapter = TypeAdapter(EmissionRecord)
+
+    def record_of(self, line: bytes) -> EmissionRecord:
+        """Return the record in a line of NDJSON. Raises InvalidRecord."""
+        try:
+            record = self._adapter.validate_json(line)
+        except ValidationError as error:
+            raise _invalid(error) from error
+        if record.schema != SCHEMA:
+            raise InvalidRecord(f"schema {record.schema}, this version reads {SCHEMA}")
+        if not record.record_id or not _plausible(record):
+            raise InvalidRecord("negative or infinite amount, or no record_id")
+        return record
+
+
+def _invalid(error: ValidationError) -> InvalidRecord:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return InvalidRecord("torn line", first["msg"])
+    place = ".".join(map(str, first["loc"]))
+    return InvalidRecord("not a record", f"{place}: {first['msg']}" if place else first["msg"])
+
+
+def _plausible(record: EmissionRecord) -> bool:
+    amounts = (getattr(record, name) for name in _AMOUNTS)
+    return all(amount is None or 0 <= amount < math.inf for amount in amounts)
