@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
+from sidecar.amounts import counted
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.estimate.attribution import PodMethod, shares_of
 from sidecar.estimate.emissions import Factors, estimate_window
@@ -21,14 +22,16 @@ from sidecar.exporters.codecarbon_row import codecarbon_row
 from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
 from sidecar.factors import Place, SeenGpu, choose_factors, doubts, with_country
 from sidecar.identity.fields import Identity, Resolution
-from sidecar.journal.append import Journal
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import NodeReading, NodeUsage
 from sidecar.meters.usage import usage_between
+from sidecar.outbox import Outbox, OutboxState
 from sidecar.record import EmissionRecord, Event
 from sidecar.recording import Metered, Occasion, start_record, window_record
+from sidecar.segment import OUTSIDE_A_POD
 from sidecar.settings import Settings
+from sidecar.transport.delivery import Transport
 from sidecar.windows import Window, next_boundary_s, snapped_s, window_between
 
 SAMPLE_PERIOD_S: Final = 1.0
@@ -45,6 +48,10 @@ LAST_ANSWER_S: Final = 0.3
 
 HURRIED_INTERVAL_S: Final = 1.0
 """Length of the windows once the end is announced: a SIGKILL then costs at most one of them."""
+
+HURRIED_SLOWDOWN: Final = 30.0
+"""An end that does not come makes them longer again, to this part of the time since it was announced:
+the usual grace period of 30 s has windows of 1 s, an hour's not 3,600 of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +96,10 @@ Waiter = Callable[[float], Wake]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What an agent is wired from; `boot_id` is unique for each start of a process."""
+    """What an agent is wired from; `boot_id` is unique for each start of a process.
+
+    `open_transport` is called once, in the thread that ships; None leaves records on the volume.
+    """
 
     settings: Settings
     identity: IdentitySource
@@ -98,6 +108,7 @@ class Parts:
     pod_method: PodMethod
     reserved: Reservation = field(default_factory=Reservation)
     clock: Clock = field(default_factory=Clock)
+    open_transport: Callable[[], Transport] | None = None
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
@@ -136,6 +147,7 @@ class Agent:
         self._parts = parts
         self._settings = parts.settings
         self._interval_s = parts.settings.interval
+        self._hurried_s: float | None = None
         self._mark: _Mark | None = None
         self._started_wall_s = 0.0
         self._begun_s = 0.0
@@ -148,8 +160,8 @@ class Agent:
         self._run_id = parts.settings.run_id or str(uuid.uuid4())
         self._export_failures: dict[str, str] = {}
         self._warned: set[str] = set()
-        self._watcher: Callable[[Totals], None] | None = None
-        self.journal: Journal | None = None
+        self._watchers: list[Callable[[Totals], None]] = []
+        self.outbox: Outbox | None = None
         self.totals: Totals | None = None
 
     # -- life ---------------------------------------------------------------------------------
@@ -169,10 +181,14 @@ class Agent:
         self._parts.identity.start()
         self._early_identity = self._parts.identity.current().identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
-        self.journal = Journal(self._settings.volume, f"{self._stem}.0")
+        clock, opener = self._parts.clock, self._parts.open_transport
+        self.outbox = Outbox(self._settings, self._stem, opener, clock.monotonic_s)
+        self.outbox.open()
+        if self._parts.identity.current().settled:
+            self.outbox.release()
         record = self._start_record()
         self.totals = totals_of(record)
-        self.journal.append(record)
+        self.outbox.append(record)
         self._export()
 
     def run(self, wait: Waiter) -> str:
@@ -181,27 +197,34 @@ class Agent:
             wake = wait(self._seconds_to_next())
             if wake.stop is not None:
                 return wake.stop
-            if wake.hurry:
-                self._interval_s = min(self._interval_s, HURRIED_INTERVAL_S)
-                self._close_window()
+            if wake.hurry and self._hurried_s is None:
+                self._hurry()
             self._on_time()
 
     def close(self, reason: str) -> Totals:
         """Write the last window, complete what can be completed, and release everything."""
         self._close_window(reason)
-        if self._early is not None and not self._parts.identity.current().settled:
-            self._parts.identity.wait(LAST_ANSWER_S)
-        self._complete_early_windows()
+        self._settle()
+        outbox, totals = self._opened()
+        state = outbox.close()
         self._export()
         self._parts.identity.close()
         self._parts.meter.close()
-        journal, totals = self._opened()
-        if not journal.flush():
+        if state.waiting_records:
             _log.error(
                 "%d records could not be written to %s and end with this process; the totals: %s",
-                len(journal.waiting), journal.path, totals_text(totals),
+                state.waiting_records, outbox.journal.directory, totals_text(totals),
             )  # fmt: skip
         return totals
+
+    def state(self) -> OutboxState | None:
+        """Return what became of the records so far; None before `open`."""
+        return None if self.outbox is None else self.outbox.state()
+
+    def ship_briefly(self) -> None:
+        """Spend less time on shipping what is left: somebody waits for the end."""
+        if self.outbox is not None:
+            self.outbox.ship_briefly()
 
     @property
     def elapsed_s(self) -> float:
@@ -211,14 +234,46 @@ class Agent:
     @property
     def whereabouts(self) -> str:
         """Where the records are, in words."""
-        journal, _ = self._opened()
-        if journal.waiting:
-            return f"{len(journal.waiting)} records not written: {journal.failure}"
-        return f"records in {journal.path}"
+        outbox, _ = self._opened()
+        state = outbox.state()
+        if state.waiting_records:
+            return f"{counted(state.waiting_records, 'record')} not written: {state.write_failure}"
+        if not state.ships:
+            return f"records in {outbox.journal.directory}"
+        if state.unshipped_segments:
+            why = state.ship_failure or "there was no time"
+            left = counted(state.unshipped_records, "record")
+            return f"{left} not shipped, in {outbox.journal.directory}: {why}"
+        return f"{counted(state.shipped_records, 'record')} shipped"
 
     def watch(self, watcher: Callable[[Totals], None]) -> None:
         """Call the watcher with the totals after each window."""
-        self._watcher = watcher
+        self._watchers.append(watcher)
+
+    # -- the end is near ----------------------------------------------------------------------
+
+    def _hurry(self) -> None:
+        """Make windows short and ship each at once: only the last is lost when SIGKILL comes."""
+        self._hurried_s = self._parts.clock.monotonic_s()
+        self._interval_s = min(self._interval_s, HURRIED_INTERVAL_S)
+        self._close_window()
+        self._settle()
+        self._opened()[0].hurry()
+
+    def _settle(self) -> None:
+        """Let records go with what is known now of who and where; a late source has a last moment."""
+        if self._early is not None and not self._parts.identity.current().settled:
+            self._parts.identity.wait(LAST_ANSWER_S)
+        self._complete_early_windows()
+        self._early = None
+        self._opened()[0].release()
+
+    def _lengthen_windows(self) -> None:
+        """Return slowly to the usual windows where the announced end does not come."""
+        if self._hurried_s is not None:
+            since_s = self._parts.clock.monotonic_s() - self._hurried_s
+            interval_s = max(HURRIED_INTERVAL_S, float(int(since_s / HURRIED_SLOWDOWN)))
+            self._interval_s = min(self._settings.interval, interval_s)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -236,6 +291,7 @@ class Agent:
 
     def _on_time(self) -> None:
         clock = self._parts.clock
+        self._lengthen_windows()
         now_s = clock.monotonic_s()
         if now_s >= self._next_sample_s:
             self._parts.meter.sample()
@@ -267,12 +323,13 @@ class Agent:
                     EARLY_WINDOWS_MAX,
                 )
                 self._early = None
+                self._opened()[0].release()
         self._write(self._record_of(metered))
 
     def _write(self, record: EmissionRecord) -> None:
-        journal, totals = self._opened()
+        outbox, totals = self._opened()
         self.totals = totals.plus(record)
-        journal.append(record)
+        outbox.append(record)
         if record.event != "end":  # `close` exports once more is known
             self._export()
 
@@ -281,14 +338,15 @@ class Agent:
         if self._early is None or not self._parts.identity.current().settled:
             return
         early, self._early = self._early, None
-        if self._parts.identity.current().identity == self._early_identity:
-            return
-        records = [self._start_record(), *map(self._record_of, early)]
-        totals = totals_of(records[0])
-        for record in records:
-            totals = totals.plus(record)
-        self.totals = totals
-        self._opened()[0].rewrite(records)
+        outbox, _ = self._opened()
+        if self._parts.identity.current().identity != self._early_identity:
+            records = [self._start_record(), *map(self._record_of, early)]
+            totals = totals_of(records[0])
+            for record in records:
+                totals = totals.plus(record)
+            self.totals = totals
+            outbox.rewrite(records)
+        outbox.release()
 
     def _start_record(self) -> EmissionRecord:
         known = self._now()
@@ -348,17 +406,16 @@ class Agent:
     # -- side files ---------------------------------------------------------------------------
 
     def _export(self) -> None:
-        journal, totals = self._opened()
+        outbox, totals = self._opened()
         volume = self._settings.volume
-        self._try(
-            volume / "summary.json", lambda path: write_summary(path, totals, journal.failure)
-        )
+        failure = outbox.journal.failure
+        self._try(volume / "summary.json", lambda path: write_summary(path, totals, failure))
         if totals.merged.facility_energy_kwh is not None:
             known = self._now()
             row = codecarbon_row(totals.merged, known.place.hardware, known.country_name)
             self._try(volume / "emissions.csv", lambda path: write_row(path, row))
-        if self._watcher is not None:
-            self._watcher(totals)
+        for watcher in self._watchers:
+            watcher(totals)
 
     def _try(self, path: Path, write: Callable[[Path], None]) -> None:
         try:
@@ -376,10 +433,10 @@ class Agent:
             raise RuntimeError("the agent has not begun: call begin() or open() first")
         return self._mark
 
-    def _opened(self) -> tuple[Journal, Totals]:
-        if self.journal is None or self.totals is None:
+    def _opened(self) -> tuple[Outbox, Totals]:
+        if self.outbox is None or self.totals is None:
             raise RuntimeError("the agent is not open: call open() first")
-        return self.journal, self.totals
+        return self.outbox, self.totals
 
 
 def record_stem(pod_uid: str | None, boot_id: str) -> str:
@@ -388,5 +445,5 @@ def record_stem(pod_uid: str | None, boot_id: str) -> str:
     Outside a pod `run` stands for the uid. The uid comes from the environment, so anything that is
     not a plain uid is replaced before it becomes a file name.
     """
-    uid = re.sub(r"[^A-Za-z0-9-]", "-", pod_uid or "run")[:64]
+    uid = re.sub(r"[^A-Za-z0-9-]", "-", pod_uid or OUTSIDE_A_POD)[:64]
     return f"{uid}.{boot_id}"

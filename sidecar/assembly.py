@@ -31,6 +31,7 @@ from sidecar.settings import (
     environment_name,
     parse_interval_s,
 )
+from sidecar.transport.choose import transport_opener
 
 Purpose = Literal["run", "exec"]
 
@@ -50,6 +51,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
     with _blamed(settings, "project", "region"):
         resolver = IdentityResolver(_resolver_config(settings, environ))
     refuse_unknown_country(settings, catalogue)
+    opener = transport_opener(settings, environ)
     method = choose_pod_method(settings, environ, reservation, purpose)
     now = resolver.current()
     settings = _annotated(settings, now.identity.annotations)
@@ -64,6 +66,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         catalogue=catalogue,
         pod_method=method,
         reserved=reservation,
+        open_transport=opener,
     )
 
 
@@ -129,6 +132,9 @@ def _resolver_config(settings: Settings, environ: Mapping[str, str]) -> Resolver
         podinfo_dir=settings.podinfo,
         proc_root=settings.proc_root,
         imds_endpoint=settings.imds_endpoint,
+        collector_url=settings.collector_url,
+        collector_token_file=settings.collector_token_file,
+        collector_ca_file=settings.collector_ca_file,
     )
 
 

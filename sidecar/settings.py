@@ -148,7 +148,7 @@ def parse_listen(text: str) -> tuple[str, int]:
 
 
 def parse_bytes(text: str) -> int:
-    """Number of bytes such as `48Mi`, `1G` or plain `65536`."""
+    """Bytes of a size such as `48Mi`, `1G` or plain `65536`."""
     match = _BYTES.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{_shortened(text)} is not a size; write it like 512Ki, 48Mi or 1Gi")
@@ -199,7 +199,7 @@ def setting(  # noqa: PLR0913 - one declaration, every word of it named
         "group": group,
         "secret": secret,
     }
-    return field(default=default, metadata=about)
+    return field(default=default, metadata=about, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,7 +112,7 @@ def make_agent(tmp_path, machine, identities):
 
 
 def records(tmp_path):
-    (segment,) = (tmp_path / "volume" / "records").iterdir()
+    (segment,) = (tmp_path / "volume" / "records").glob("*.ndjson")
     return [json.loads(line) for line in segment.read_text().splitlines()]
 
 

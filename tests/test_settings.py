@@ -50,6 +50,40 @@ def test_every_setting_has_a_flag_a_variable_and_a_help_text():
         assert item.metadata["metavar"]
 
 
+@pytest.mark.parametrize("text", ["https://a:secret@host", "https://host/?sig=secret"])
+def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(text):
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"blob_account_url": text}, {})
+    assert "secret" not in str(refused.value)
+    assert "EMISSIONS_BLOB_SAS" in str(refused.value)
+
+
+def test_a_secret_is_not_shown_with_the_settings():
+    settings = load_settings({}, {"EMISSIONS_BLOB_SAS": "sig=precious"})
+    assert settings.blob_sas == "sig=precious"
+    assert "precious" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("65536", 65536), ("48Mi", 48 * 2**20), ("1G", 10**9), ("1.5Ki", 1536), (" 2 k ", 2000)],
+)
+def test_sizes_are_read_with_their_unit(text, size):
+    assert load_settings({"volume_limit": text}, {}).volume_limit == size
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:9877", ("0.0.0.0", 9877)),
+        ("[::]:80", ("::", 80)),
+        ("localhost:0", ("localhost", 0)),
+    ],
+)
+def test_an_address_to_listen_on_has_host_and_port(text, address):
+    assert load_settings({"listen": text}, {}).listen == address
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("15s", 15), ("1m", 60), ("500ms", 0.5), ("2h", 7200), ("90", 90), (" 1.5 m ", 90)],
@@ -74,7 +108,7 @@ def test_a_text_that_is_no_duration_is_refused(text):
         ("carbon_intensity", "inf", "outside 0 to 5000"),
         ("cpu_power", "lots", "not a number"),
         ("attribution", "fair", "not one of"),
-        ("transport", "blob", "not available in this version"),
+        ("transport", "pigeon", "not one of"),
         ("region", "west\neurope", "printable"),
         ("region", "x" * 10_000, "10000 characters"),
     ],

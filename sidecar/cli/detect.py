@@ -4,14 +4,14 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any, Final
 
 from sidecar.agent import Parts
 from sidecar.amounts import amount
 from sidecar.assembly import Purpose, assemble
 from sidecar.cli.logs import set_up_logs
-from sidecar.cli.options import add_settings, command_parser, settings_from
+from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
 from sidecar.estimate.attribution import WHOLE_NODE
 from sidecar.estimate.emissions import estimate_window
 from sidecar.estimate.power import cpu_utilization
@@ -76,10 +76,10 @@ def detected(settings: Settings) -> dict[str, Any]:
     ]
     row["settings"] = {
         item.name: {
-            "value": _plain(getattr(settings, item.name)),
+            "value": _shown(item, settings),
             "source": settings.origins[item.name],
         }
-        for item in declared_settings()
+        for item in declared_settings(*SIDECAR)
     }
     return row
 
@@ -106,7 +106,13 @@ def _identity_and_factors(parts: Parts, resolution: Resolution, usage: NodeUsage
     }
 
 
-def _plain(value: object) -> object:
+def _shown(item: Field[Any], settings: Settings) -> object:
+    """Return the value as JSON; of a secret, only that there is one."""
+    value = getattr(settings, item.name)
+    if item.metadata["secret"] and value is not None:
+        return "(secret)"
+    if isinstance(value, tuple):
+        return ":".join(map(str, value))
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 

@@ -3,18 +3,16 @@
 import contextlib
 import logging
 import os
-import queue
 import signal
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Final
 
-from sidecar.agent import Agent, Wake
+from sidecar.agent import Agent
 from sidecar.assembly import assemble
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
-from sidecar.exporters.summary import totals_text
+from sidecar.exporters.summary import Totals, totals_text
+from sidecar.metering import Metering, patience_s
 from sidecar.settings import Settings, SettingsError
 from sidecar.supervise import (
     ENDING,
@@ -25,9 +23,6 @@ from sidecar.supervise import (
     adopt_orphans,
     inherited_environment,
 )
-
-LAST_WINDOW_PATIENCE_S: Final = 10.0
-"""A volume that hangs holds up the exit code of the command at most this long."""
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
         except CommandNotStarted as error:
             _say(f"emissions-sidecar exec: {error}")
             return error.exit_code
-        exit_code = _metered(agent, child, waiter)
+        exit_code = _metered(agent, child, waiter, patience_s(settings))
         if not arguments.keep_background:
             child.end_leftovers(waiter)
     return exit_code
@@ -90,9 +85,13 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return argv[:place], argv[place + 1 :]
 
 
-def _metered(agent: Agent | None, child: Command, waiter: SignalWaiter) -> int:
+def _metered(
+    agent: Agent | None, child: Command, waiter: SignalWaiter, wait_at_most_s: float
+) -> int:
     """Forward signals until the child has ended, while a thread meters it; return its exit code."""
-    metering = None if agent is None else _Metering(agent)
+    metering = None if agent is None else Metering(agent, lambda totals: _tell(agent, totals))
+    if metering is not None:
+        metering.start()
     child.reap()
     while child.exit_code is None:
         seen = waiter.wait(60.0)
@@ -103,54 +102,18 @@ def _metered(agent: Agent | None, child: Command, waiter: SignalWaiter) -> int:
                 metering.hurry()
         child.reap()
     if metering is not None:
-        metering.end(f"command exited {child.exit_code}")
+        reason = f"command exited {child.exit_code}"
+        metering.end(reason, wait_at_most_s, lambda wait_s: _interrupted(waiter, wait_s))
     return child.exit_code
 
 
-class _Metering:
-    """An agent at work in a thread: a volume or a driver that hangs must not hold up a signal.
+def _interrupted(waiter: SignalWaiter, wait_s: float) -> bool:
+    seen = waiter.wait(wait_s)
+    return seen is not None and seen.number in ENDING
 
-    Whatever fails here is logged; the command goes on and its exit code is returned.
-    """
 
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self._wakes: queue.SimpleQueue[Wake] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._meter, name="metering", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # no more threads allowed here
-            _log.error("metering cannot start (%s); the command runs without it", error)
-
-    def hurry(self) -> None:
-        """Say that the end is near: from now on windows are short."""
-        self._wakes.put(Wake(hurry=True))
-
-    def end(self, reason: str) -> None:
-        """Have the last window written, and wait for that, but not for ever."""
-        self._wakes.put(Wake(stop=reason))
-        if self._thread.ident is not None:
-            self._thread.join(LAST_WINDOW_PATIENCE_S)
-        if self._thread.is_alive():
-            _log.error(
-                "the last records are not written after %g s and end with this process; "
-                "does the volume hang?", LAST_WINDOW_PATIENCE_S,
-            )  # fmt: skip
-
-    def _meter(self) -> None:
-        agent = self._agent
-        try:
-            agent.open()
-            totals = agent.close(agent.run(self._wait))
-            _say(f"emissions-sidecar: {totals_text(totals)} · {agent.whereabouts}")
-        except Exception:  # noqa: BLE001 - training first: whatever fails here, the command runs
-            _log.exception("metering failed; the command goes on without it")
-
-    def _wait(self, timeout_s: float) -> Wake:
-        try:
-            return self._wakes.get(timeout=timeout_s)
-        except queue.Empty:
-            return Wake()
+def _tell(agent: Agent, totals: Totals) -> None:
+    _say(f"emissions-sidecar: {totals_text(totals)} · {agent.whereabouts}")
 
 
 def _say(text: str) -> None:

@@ -16,6 +16,10 @@ from sidecar.settings import (
 )
 
 PLACE: Final = ("region", "vm_size", "country", "pue", "wue")
+
+SIDECAR: Final = ("meter", "ship", "blob")
+"""The groups of settings of what meters: `run`, `exec`, `detect`."""
+
 CARBON: Final = ("carbon_intensity", "energy_mix", "intensity_table")
 
 
@@ -48,11 +52,19 @@ def command_parser(
 
 
 def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
-    """Add the flags of all settings, or of the named ones. Texts are parsed by `load_settings`."""
+    """Add the flags of what meters and ships, or of the named settings. `load_settings` parses them.
+
+    A secret has no flag: others on the machine could read it. It comes from the environment alone.
+    """
     group = parser.add_argument_group("settings (flag > environment > default)")
-    wanted = None if names is None else set(names)
+    wanted = {item.name for item in declared_settings(*SIDECAR)} if names is None else set(names)
+    secrets = []
     for item in declared_settings():
-        if wanted is not None and item.name not in wanted:
+        if item.name not in wanted:
+            continue
+        if item.metadata["secret"]:
+            parser.set_defaults(**{f"setting_{item.name}": None})
+            secrets.append(f"{environment_name(item.name)}: {item.metadata['help']}")
             continue
         default = default_text(item)
         suffix = f"; default {default}" if default else ""
@@ -63,6 +75,9 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = 
             metavar=item.metadata["metavar"],
             help=text.replace("%", "%%"),
         )
+    if secrets:
+        lines = "\n".join(f"  {line}" for line in secrets)
+        parser.epilog = f"secrets (environment only):\n{lines}\n\n{parser.epilog}"
 
 
 def settings_from(

@@ -1,38 +1,49 @@
 """`emissions-sidecar run`: the sidecar."""
 
+import contextlib
 import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Final
 
-from sidecar.agent import Agent, Wake
+from sidecar.agent import Agent
 from sidecar.assembly import assemble
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
-from sidecar.exporters.summary import totals_text
-from sidecar.settings import SettingsError, parse_duration_s
+from sidecar.exporters.prometheus import prometheus_text
+from sidecar.exporters.summary import Totals, totals_text
+from sidecar.exporters.termination import termination_message, write_termination_message
+from sidecar.metering import Metering, patience_s
+from sidecar.outbox import samples
+from sidecar.settings import Settings, SettingsError, parse_duration_s
+from sidecar.status import StatusServer
 from sidecar.supervise import SignalWaiter
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+LOOK_PERIOD_S: Final = 5.0
+"""Metering that ended by itself, which is a bug, is noticed after at most this time."""
+
 EXIT_METERING_FAILED: Final = 1
-METERING_FAILED: Final = "metering failed"
 
 _log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Meter until a signal (or `--for`), write the last window, exit 0."""
+    """Meter until a signal (or `--for`), write the last window, ship it, exit 0."""
     parser = command_parser(
         "run",
-        "Meter this pod or machine until SIGTERM or SIGINT, then write the last window and exit 0.",
+        "Meter this pod or machine until SIGTERM or SIGINT, then write and ship the last window and "
+        "exit 0.",
         (
             "",
             "--for 30s --interval 5s --volume /tmp/emissions",
             "--project demo --region westeurope",
+            "--transport directory --transport-directory /mnt/shared --flush-interval 1m",
         ),
     )
     parser.add_argument("--for", dest="duration", metavar="DURATION", help="stop after this long")
@@ -45,22 +56,95 @@ def main(argv: Sequence[str]) -> int:
         agent = Agent(assemble(settings, os.environ, "run"))
     with SignalWaiter(_stopping()) as waiter:
         agent.begin()
-        agent.open()
-        _log.info("metering; records go to %s", settings.volume)
-        with progress_shown(agent):
-            reason = _metered(agent, _until(waiter, limit_s, agent))
-        totals = agent.close(reason)
-    _log.info("ended (%s): %s", reason, totals_text(totals))
-    return EXIT_METERING_FAILED if reason == METERING_FAILED else 0
+        sidecar = _Sidecar(agent, settings)
+        with sidecar.served(), progress_shown(agent):
+            sidecar.metering.start()
+            _log.info("metering; records go to %s", settings.volume)
+            reason = _until(waiter, limit_s, sidecar)
+            is_well = sidecar.end(reason, waiter)
+    return 0 if is_well else EXIT_METERING_FAILED
 
 
-def _metered(agent: Agent, wait: Callable[[float], Wake]) -> str:
-    """Meter to the end; what must never happen still gets its last window written."""
-    try:
-        return agent.run(wait)
-    except Exception:  # noqa: BLE001 - whatever it is, what was metered is not lost for it
-        _log.exception("metering failed; the last window is written")
-        return METERING_FAILED
+class _Sidecar:
+    """An agent at work, what it says of itself, and its last words."""
+
+    def __init__(self, agent: Agent, settings: Settings) -> None:
+        self.agent = agent
+        self._settings = settings
+        self._reason = "running"
+        self._is_terminating = False
+        self.metering = Metering(agent, self._ended)
+        agent.watch(self._keep_message)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether metering ended."""
+        return self.metering.is_over
+
+    def hurry(self) -> None:
+        """Take note that the end is near: said by the preStop hook."""
+        if not self._is_terminating:
+            self._is_terminating = True
+            self._reason = "terminating"
+            _log.info("the end is announced: windows are short from now on, and shipped at once")
+            self.metering.hurry()
+
+    def end(self, reason: str, waiter: SignalWaiter) -> bool:
+        """Write and ship the last window. True when that went well."""
+        self._reason = reason
+        is_well = self.metering.end(
+            reason, patience_s(self._settings), lambda wait_s: waiter.wait(wait_s) is not None
+        )
+        totals = self.agent.totals
+        if not self.metering.is_over and totals is not None:
+            _log.error("ended (%s) without its last window: %s", reason, totals_text(totals))
+        return is_well
+
+    @contextlib.contextmanager
+    def served(self) -> Iterator[None]:
+        """Serve health, metrics and the announcement of the end, where an address is set."""
+        if self._settings.listen is None:
+            yield
+            return
+        try:
+            server = StatusServer(self._settings.listen, self, self._metrics)
+            server.start()
+        except (OSError, RuntimeError) as error:
+            # Records matter more than what is said of them.
+            _log.error(
+                "cannot listen on %s:%d: %s; metering goes on", *self._settings.listen, error
+            )
+            yield
+            return
+        _log.info("listening on http://%s:%d", *server.address)
+        try:
+            yield
+        finally:
+            server.close()
+
+    def _metrics(self) -> tuple[bytes, str]:
+        state = self.agent.state()
+        return prometheus_text(samples(state) if state else ())
+
+    def _keep_message(self, totals: Totals) -> None:
+        """Renew the termination message once the end is near: SIGKILL may come before any signal."""
+        if self._is_terminating:
+            self._write_message(totals)
+
+    def _ended(self, totals: Totals) -> None:
+        self._write_message(totals)
+        _log.info("ended (%s): %s · %s", self._reason, totals_text(totals), self.agent.whereabouts)
+
+    def _write_message(self, totals: Totals) -> None:
+        state = self.agent.state()
+        left = {} if state is None else asdict(state)
+        try:
+            message = termination_message(totals, left, self._reason)
+            write_termination_message(self._settings.termination_log, message)
+        except OSError as error:
+            _log.warning(
+                "cannot write %s: %s", self._settings.termination_log, error.strerror or error
+            )
 
 
 def _stopping() -> tuple[signal.Signals, ...]:
@@ -79,16 +163,13 @@ def _limit_s(text: str | None) -> float | None:
         raise SettingsError(f"flag --for: {error}") from error
 
 
-def _until(waiter: SignalWaiter, limit_s: float | None, agent: Agent) -> Callable[[float], Wake]:
-    """Wait for a stopping signal or the time limit, whichever comes first."""
-
-    def wait(timeout_s: float) -> Wake:
-        left_s = math.inf if limit_s is None else limit_s - agent.elapsed_s
+def _until(waiter: SignalWaiter, limit_s: float | None, sidecar: _Sidecar) -> str:
+    """Wait for a stopping signal or the time limit, whichever comes first; return which."""
+    while not sidecar.is_over:
+        left_s = math.inf if limit_s is None else limit_s - sidecar.agent.elapsed_s
         if left_s <= 0:
-            return Wake(stop="time limit")
-        seen = waiter.wait(min(timeout_s, left_s))
-        if seen is None:
-            return Wake()
-        return Wake(stop=signal.Signals(seen.number).name)
-
-    return wait
+            return "time limit"
+        seen = waiter.wait(min(LOOK_PERIOD_S, left_s))
+        if seen is not None:
+            return signal.Signals(seen.number).name
+    return "metering failed"

@@ -1,19 +1,25 @@
-"""Append records to this process's own segment on the volume, and survive a volume that fails.
+"""Append records to this process's own segments on the volume, and survive a volume that fails.
 
-A segment is `<volume>/records/<pod uid>.<boot>.0.ndjson`: one writer, one NDJSON line per record,
+A segment is `<volume>/records/<pod uid>.<boot>.<seq>.ndjson`: one writer, one NDJSON line per record,
 each fsynced. While the volume cannot be written, records wait in memory (the oldest are merged when
 there are many: energy is never dropped) and are written when it can be again.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from sidecar.durable_file import replace_file, write_all
+from sidecar.journal.claim import Claim
+from sidecar.journal.recover import owner_path
+from sidecar.journal.spool import ClosedSegment, close_segment
 from sidecar.record import EmissionRecord, merge_records, to_ndjson
+from sidecar.segment import COMPRESSED_SUFFIX, SUFFIX, SegmentName, compressed
 
 WAITING_MAX: Final = 500
 """Records kept apart in memory while the volume fails, about 1.5 MB; more are merged."""
@@ -21,19 +27,58 @@ WAITING_MAX: Final = 500
 _log = logging.getLogger(__name__)
 
 
-class Journal:
-    """The segment of one process. Never raises for a failing volume: it says so and remembers."""
+@dataclass(frozen=True, slots=True)
+class VolumeLimits:
+    """How much of the volume this process's records may fill: a part of it, and bytes (None: any)."""
 
-    def __init__(self, volume: Path, segment: str) -> None:
-        self.path = volume / "records" / f"{segment}.ndjson"
+    share: float = 1.0
+    size: int | None = None
+
+    def allowed(self, directory: Path) -> float:
+        """Return the bytes allowed. Raises OSError."""
+        status = os.statvfs(directory)
+        part = self.share * status.f_blocks * status.f_frsize
+        return part if self.size is None else min(part, self.size)
+
+
+@dataclass(slots=True)
+class _OpenSegment:
+    """The segment being written. `content` repeats it, so that it outlives a volume that is lost."""
+
+    name: SegmentName
+    path: Path
+    content: bytearray = field(default_factory=bytearray)
+
+
+class Journal:
+    """The segments of one process. Never raises for a failing volume: it says so and remembers."""
+
+    def __init__(self, volume: Path, stem: str, limits: VolumeLimits | None = None) -> None:
+        self.directory = volume / "records"
+        self._stem = stem
+        self._limits = limits or VolumeLimits()
         self._waiting: list[EmissionRecord] = []
-        self._length = 0
+        self._open: _OpenSegment | None = None
+        self._claim: Claim | None = None
+        self._rescued: list[ClosedSegment] = []
+        self.closed_size = 0
+        """Bytes that this process's closed segments take on the volume, as its owner keeps it."""
         self.failure: str | None = None
 
     @property
     def waiting(self) -> tuple[EmissionRecord, ...]:
         """Records that are not on the volume yet."""
         return tuple(self._waiting)
+
+    @property
+    def path(self) -> Path | None:
+        """File of the open segment; None before its first record is written."""
+        return None if self._open is None else self._open.path
+
+    @property
+    def size(self) -> int:
+        """Bytes of the open segment, uncompressed."""
+        return 0 if self._open is None else len(self._open.content)
 
     def append(self, record: EmissionRecord) -> bool:
         """Write the record, and before it all that still waits. True when all is durable."""
@@ -43,9 +88,13 @@ class Journal:
         return self.flush()
 
     def rewrite(self, records: list[EmissionRecord]) -> bool:
-        """Replace the whole segment by these records, atomically; used to complete early records."""
+        """Replace the open segment by these records, atomically; used to complete early records.
+
+        They are all records so far: nothing may have been closed before.
+        """
         self._waiting = list(records)
-        self._length = 0
+        if self._open is not None:
+            self._open.content.clear()
         return self.flush()
 
     def flush(self) -> bool:
@@ -56,14 +105,53 @@ class Journal:
         try:
             self._write(content)
         except OSError as error:
-            self._report(f"cannot write {self.path}: {error.strerror or error}")
+            self._report(f"cannot write records to {self.directory}: {error.strerror or error}")
             return False
-        self._length += len(content)
         self._waiting.clear()
         if self.failure is not None:
-            _log.warning("%s can be written again; all records are on it", self.path)
+            _log.warning("%s can be written again; all records are on it", self.directory)
             self.failure = None
         return True
+
+    def seal(self) -> ClosedSegment | None:
+        """Close the open segment, compressed; the next record begins another. None if there is none."""
+        self.flush()
+        if self._open is None or not self._open.content:
+            return None
+        closing, self._open = self._open, None
+        return close_segment(self.directory, closing.name, bytes(closing.content))
+
+    def seal_waiting(self) -> ClosedSegment | None:
+        """Take what waits for a volume that fails into a segment in memory; None if nothing waits.
+
+        It is kept nowhere else: only for a far side that takes it at once.
+        """
+        if not self._waiting:
+            return None
+        content = "".join(map(to_ndjson, self._waiting)).encode()
+        name = SegmentName.of_record(self._waiting[0].record_id)
+        self._waiting.clear()
+        return _in_memory(self.directory / f"{name}{SUFFIX}", content)
+
+    def rescued(self) -> list[ClosedSegment]:
+        """Take segments that were removed from the volume before they were closed, from memory."""
+        rescued, self._rescued = self._rescued, []
+        return rescued
+
+    def keep_receipt(self, receipt: str) -> None:
+        """Keep beside the segments what proves that they are this pod's."""
+        if self._claim is not None:
+            self._claim.keep_receipt(receipt)
+
+    def beat(self) -> None:
+        """Say to other machines that share the volume that this process lives."""
+        if self._claim is not None:
+            self._claim.beat()
+
+    def close(self, *, is_clean: bool) -> None:
+        """Give up the claim on the segments; its file stays where another process is to take them on."""
+        if self._claim is not None:
+            self._claim.release(remove=is_clean)
 
     def _report(self, failure: str) -> None:
         if failure != self.failure:
@@ -75,35 +163,76 @@ class Journal:
         self.failure = failure
 
     def _write(self, content: bytes) -> None:
-        if self._length == 0 or not self._is_whole():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self.path, content)
-            self._length = 0  # where the segment was not ours any more, it begins anew
-            return
-        # Neither a link nor a pipe that was put in its place since is followed or waited on.
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self.path, flags)
-        try:
-            self._write_at_end(descriptor, content)
-        finally:
-            os.close(descriptor)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._refuse_beyond_limits(len(content))
+        if self._claim is None or not self._claim.is_current:
+            self._claim = Claim.take(owner_path(self.directory, self._stem))
+        segment = self._segment()
+        if not segment.content:
+            replace_file(segment.path, content)
+        else:
+            _append(segment, content)
+        segment.content += content
+        self._open = segment
 
-    def _is_whole(self) -> bool:
-        """Whether the segment is still the file that was written, with all that was written."""
-        try:
-            status = self.path.lstat()
-        except FileNotFoundError:
-            return False
-        return stat.S_ISREG(status.st_mode) and status.st_size >= self._length
+    def _segment(self) -> _OpenSegment:
+        """Return the segment to write to; one that somebody took away or cut is left, and another begun.
 
-    def _write_at_end(self, descriptor: int, content: bytes) -> None:
-        """Append, or leave the segment as it was: a half-written line is cut off again."""
-        os.ftruncate(descriptor, self._length)
-        os.lseek(descriptor, self._length, os.SEEK_SET)
-        try:
-            write_all(descriptor, content)
-            os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):  # else it is cut off before the next write
-                os.ftruncate(descriptor, self._length)
-            raise
+        Not continued: whoever took it may have shipped it, and its name stands for what it held.
+        """
+        if self._open is not None and (not self._open.content or _is_whole(self._open)):
+            return self._open
+        if self._open is not None:
+            self._rescued.append(_in_memory(self._open.path, bytes(self._open.content)))
+            self._open = None
+        name = SegmentName.of_record(self._waiting[0].record_id)
+        return _OpenSegment(name, self.directory / f"{name}{SUFFIX}")
+
+    def _refuse_beyond_limits(self, more: int) -> None:
+        allowed = self._limits.allowed(self.directory)
+        if self.closed_size + self.size + more > allowed:
+            text = (
+                f"they would take more than the {allowed:.0f} bytes allowed (EMISSIONS_VOLUME_SHARE, "
+                "EMISSIONS_VOLUME_LIMIT)"
+            )
+            raise OSError(errno.EDQUOT, text)
+
+
+def _in_memory(path: Path, ndjson: bytes) -> ClosedSegment:
+    name = SegmentName.of_file(path.name)
+    if name is None:
+        raise ValueError(f"{path} is no segment")
+    packed = path.with_name(f"{name}{COMPRESSED_SUFFIX}")
+    return ClosedSegment(name, packed, ndjson.count(b"\n"), 0, kept=compressed(ndjson))
+
+
+def _append(segment: _OpenSegment, content: bytes) -> None:
+    # Neither a link nor a pipe that was put in its place since is followed or waited on.
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(segment.path, flags)
+    try:
+        _write_at_end(descriptor, len(segment.content), content)
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(segment: _OpenSegment) -> bool:
+    """Whether the segment is still the file that was written, with all that was written."""
+    try:
+        status = segment.path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size >= len(segment.content)
+
+
+def _write_at_end(descriptor: int, length: int, content: bytes) -> None:
+    """Append, or leave the segment as it was: a half-written line is cut off again."""
+    os.ftruncate(descriptor, length)
+    os.lseek(descriptor, length, os.SEEK_SET)
+    try:
+        write_all(descriptor, content)
+        os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):  # else it is cut off before the next write
+            os.ftruncate(descriptor, length)
+        raise

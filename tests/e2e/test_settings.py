@@ -43,7 +43,20 @@ BAD: dict[str, tuple[str, ...]] = {
     "proc_root": (),
     "sys_root": (),
     "podinfo": (),
+    "listen": ("", "nonsense", "9877", "host:", "127.0.0.1:65536", "127.0.0.1:-1"),
     "transport": (*WORDS, "blob", "directory", "collector"),
+    "flush_interval": ("", "soon", "0s", "25h", "-1s", "nan"),
+    "ship_deadline": ("", "soon", "11m", "-1s", "nan"),
+    "volume_share": (*ABSURD, "0", "1.01"),
+    "volume_limit": ("", "-1", "nan", "much", "48 Mebibytes"),
+    "termination_log": (),
+    "transport_directory": (),
+    "collector_url": ("", "nonsense", "ftp://host", "http://", "collector:8080"),
+    "collector_token_file": (),
+    "collector_ca_file": (),
+    "blob_account_url": ("", "nonsense", "https://", "account"),
+    "blob_container": ("", "ab", "Upper", "two--dashes", "-a-", "x" * 64, "a/b"),
+    "blob_credential": (*WORDS, "default"),
     "log_format": WORDS,
     "log_level": WORDS,
 }
@@ -61,7 +74,8 @@ def log_as_before() -> Iterator[None]:
 
 
 def test_every_setting_has_its_bad_values_here():
-    assert set(BAD) == {item.name for item in declared_settings()}
+    declared = declared_settings("meter", "ship", "blob")
+    assert set(BAD) == {item.name for item in declared if not item.metadata["secret"]}
 
 
 CASES = [(name, value) for name, values in BAD.items() for value in values]

@@ -20,13 +20,13 @@ def ids(journal):
 
 
 def test_a_record_is_on_the_volume_when_append_returns(tmp_path):
-    journal = Journal(tmp_path / "volume", "u.b.0")
+    journal = Journal(tmp_path / "volume", "u.b")
     assert journal.append(record(0))
     assert ids(journal) == ["u.b.0"]
 
 
 def test_records_stand_in_their_order(tmp_path):
-    journal = Journal(tmp_path, "u.b.0")
+    journal = Journal(tmp_path, "u.b")
     for number in range(5):
         journal.append(record(number))
     assert ids(journal) == [f"u.b.{number}" for number in range(5)]
@@ -35,7 +35,7 @@ def test_records_stand_in_their_order(tmp_path):
 def test_a_volume_that_fails_is_told_once_and_keeps_all(tmp_path, caplog):
     volume = tmp_path / "volume"
     volume.write_text("no directory")
-    journal = Journal(volume, "u.b.0")
+    journal = Journal(volume, "u.b")
     assert [journal.append(record(number)) for number in range(3)] == [False] * 3
     assert len(journal.waiting) == 3
     assert len([line for line in caplog.messages if "metering goes on" in line]) == 1
@@ -44,7 +44,7 @@ def test_a_volume_that_fails_is_told_once_and_keeps_all(tmp_path, caplog):
 def test_what_waited_is_written_in_order_when_the_volume_is_back(tmp_path, caplog):
     volume = tmp_path / "volume"
     volume.write_text("no directory")
-    journal = Journal(volume, "u.b.0")
+    journal = Journal(volume, "u.b")
     journal.append(record(0))
     volume.unlink()
     assert journal.append(record(1))
@@ -54,7 +54,7 @@ def test_what_waited_is_written_in_order_when_the_volume_is_back(tmp_path, caplo
 
 
 def test_a_torn_line_of_a_failed_write_is_overwritten(tmp_path):
-    journal = Journal(tmp_path, "u.b.0")
+    journal = Journal(tmp_path, "u.b")
     journal.append(record(0))
     with journal.path.open("a") as stream:
         stream.write('{"schema":1,"record_id":"torn')
@@ -65,7 +65,7 @@ def test_a_torn_line_of_a_failed_write_is_overwritten(tmp_path):
 def test_many_waiting_records_are_merged_and_lose_no_energy(tmp_path):
     volume = tmp_path / "volume"
     volume.write_text("no directory")
-    journal = Journal(volume, "u.b.0")
+    journal = Journal(volume, "u.b")
     for number in range(WAITING_MAX + 50):
         journal.append(record(number))
     assert len(journal.waiting) == WAITING_MAX
@@ -73,7 +73,7 @@ def test_many_waiting_records_are_merged_and_lose_no_energy(tmp_path):
 
 
 def test_rewriting_replaces_the_whole_segment(tmp_path):
-    journal = Journal(tmp_path, "u.b.0")
+    journal = Journal(tmp_path, "u.b")
     for number in range(3):
         journal.append(record(number))
     assert journal.rewrite([record(0, 5.0), record(1, 5.0), record(2, 5.0)])
@@ -83,7 +83,7 @@ def test_rewriting_replaces_the_whole_segment(tmp_path):
 
 @pytest.mark.needs("root")
 def test_a_rewrite_that_fails_leaves_the_old_segment_and_is_tried_again(tmp_path, full_disk):
-    journal = Journal(full_disk.path, "u.b.0")
+    journal = Journal(full_disk.path, "u.b")
     for number in range(3):
         journal.append(record(number))
     full_disk.fill()
@@ -98,7 +98,7 @@ def test_a_rewrite_that_fails_leaves_the_old_segment_and_is_tried_again(tmp_path
 
 @pytest.mark.needs("root")
 def test_a_full_disk_never_leaves_a_torn_line_in_front_of_a_record(full_disk):
-    journal = Journal(full_disk.path, "u.b.0")
+    journal = Journal(full_disk.path, "u.b")
     journal.append(record(0))
     full_disk.fill(leave_bytes=4096)
     written = 1
@@ -115,7 +115,7 @@ def test_a_full_disk_never_leaves_a_torn_line_in_front_of_a_record(full_disk):
 def test_whatever_fails_when_every_record_lands_once(works, tmp_path_factory):
     volume = tmp_path_factory.mktemp("volume") / "v"
     away = volume.with_name("away")
-    journal = Journal(volume, "u.b.0")
+    journal = Journal(volume, "u.b")
     for number, works_now in enumerate(works):
         if works_now and volume.is_file():
             volume.unlink()
@@ -136,7 +136,7 @@ def test_whatever_fails_when_every_record_lands_once(works, tmp_path_factory):
 
 
 def test_a_link_in_the_place_of_the_segment_is_not_followed(tmp_path):
-    journal = Journal(tmp_path / "v", "u.b.0")
+    journal = Journal(tmp_path / "v", "u.b")
     journal.append(record(0))
     precious = tmp_path / "precious"
     precious.write_text("not ours" * 1000)
@@ -148,7 +148,7 @@ def test_a_link_in_the_place_of_the_segment_is_not_followed(tmp_path):
 
 
 def test_a_pipe_in_the_place_of_the_segment_is_not_waited_on(tmp_path):
-    journal = Journal(tmp_path, "u.b.0")
+    journal = Journal(tmp_path, "u.b")
     journal.append(record(0))
     journal.path.unlink()
     os.mkfifo(journal.path)
@@ -157,7 +157,7 @@ def test_a_pipe_in_the_place_of_the_segment_is_not_waited_on(tmp_path):
 
 
 def test_a_segment_somebody_cut_begins_anew_without_holes(tmp_path):
-    journal = Journal(tmp_path, "u.b.0")
+    journal = Journal(tmp_path, "u.b")
     journal.append(record(0))
     journal.path.write_text("")
     journal.append(record(1))

@@ -1,0 +1,140 @@
+"""Which process owns a name on a volume that many may share.
+
+A claim is a small file that its process keeps locked (flock). On one machine the lock tells the truth,
+even after kill -9. On a volume shared between machines it may not (SMB mounts keep locks local), so the
+file also says on which running kernel its process is, and is touched while that process lives: a claim
+of another kernel counts as long as it is fresh.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Final, Self
+
+FRESH_S: Final = 2 * 3600.0
+"""A claim of another machine holds so long after its last sign of life; windows are at most 1 h."""
+
+KERNEL_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+_NO_LOCKS_HERE: Final = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+_LENGTH_MAX: Final = 16 * 1024
+
+
+class Claim:
+    """One claimed file, locked until released."""
+
+    def __init__(
+        self, path: Path, descriptor: int, receipt: str | None, *, is_locked: bool
+    ) -> None:
+        self.path = path
+        self.receipt = receipt
+        self._descriptor = descriptor
+        self._is_locked = is_locked
+
+    @classmethod
+    def take(cls, path: Path, *, of_this_pod: bool = False) -> Self | None:
+        """Claim the file, made where it is missing; None where another process owns it.
+
+        What is of this very pod is on this machine or nowhere: after a reboot the lock alone decides.
+        Raises OSError where the volume cannot be written.
+        """
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o644)
+            try:
+                claim = cls._taken(path, descriptor, of_this_pod=of_this_pod)
+            except OSError:
+                os.close(descriptor)
+                raise
+            if claim is None:
+                os.close(descriptor)
+                return None
+            if claim.is_current:
+                claim.write()
+                return claim
+            claim.release()  # whoever had it removed it meanwhile: there may be another by now
+
+    @classmethod
+    def _taken(cls, path: Path, descriptor: int, *, of_this_pod: bool) -> Self | None:
+        is_locked = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
+            is_locked = False
+        kernel, receipt = _said(descriptor)
+        is_elsewhere = bool(kernel) and (kernel != kernel_boot_id() or not is_locked)
+        if (
+            is_elsewhere
+            and not of_this_pod
+            and time.time() - os.fstat(descriptor).st_mtime < FRESH_S
+        ):
+            return None
+        return cls(path, descriptor, receipt, is_locked=is_locked)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file is still the one that was claimed."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._descriptor), self.path.lstat())
+        return False
+
+    def keep_receipt(self, receipt: str) -> None:
+        """Keep what proves later whose segments these were."""
+        if receipt != self.receipt:
+            self.receipt = receipt
+            self.write()
+
+    def write(self) -> None:
+        """Say in the file who holds it."""
+        said = {"kernel": kernel_boot_id(), "receipt": self.receipt}
+        content = json.dumps(said).encode()
+        # A full volume costs no claim: the lock holds it, what it says comes later.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, content, 0)
+            os.ftruncate(self._descriptor, len(content))
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        with contextlib.suppress(OSError):
+            os.utime(self._descriptor)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Give the claim up; `remove` its file too, where nothing is left that it is about."""
+        if self._descriptor < 0:
+            return
+        if remove and self.is_current:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+
+def _said(descriptor: int) -> tuple[str, str | None]:
+    """Return kernel and receipt as the file says them; whoever wrote it is not trusted."""
+    try:
+        said = json.loads(os.pread(descriptor, _LENGTH_MAX, 0))
+    except ValueError:
+        return "", None
+    if not isinstance(said, dict):
+        return "", None
+    kernel, receipt = said.get("kernel"), said.get("receipt")
+    return (
+        kernel if isinstance(kernel, str) else "",
+        receipt if isinstance(receipt, str) and receipt.isascii() else None,
+    )
+
+
+def kernel_boot_id() -> str:
+    """Return the id of this running kernel; empty where it does not tell."""
+    try:
+        return KERNEL_BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

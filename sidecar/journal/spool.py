@@ -1,0 +1,219 @@
+"""Closed segments that wait to be shipped: on the volume, or in memory where it cannot be written.
+
+The journal adds them in one thread, the shipper takes them in another. A segment is deleted only when
+the far side has confirmed it; what the far side refuses for good is set aside, never deleted.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sidecar.durable_file import replace_file
+from sidecar.journal.claim import Claim
+from sidecar.segment import COMPRESSED_SUFFIX, SEGMENT_BYTES_MAX, SUFFIX, SegmentName, compressed
+
+REFUSED_DIRECTORY: Final = "refused"
+"""Under `records/`: segments that the far side will never take."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSegment:
+    """A segment nobody writes any more. `kept` is its compressed content where no file holds it."""
+
+    name: SegmentName
+    path: Path
+    records: int
+    size: int
+    """Bytes on the volume."""
+    kept: bytes | None = None
+    receipt: str | None = None
+
+    def content(self) -> bytes:
+        """Return the compressed segment. Raises OSError."""
+        if self.kept is not None:
+            return self.kept
+        content = read_segment(self.path)
+        return content if self.path.suffix == ".gz" else compressed(content)
+
+
+def read_segment(path: Path) -> bytes:
+    """Return a segment's file, bounded; no link or pipe in its place is followed. Raises OSError."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as stream:
+        content = stream.read(SEGMENT_BYTES_MAX + 1)
+    if len(content) > SEGMENT_BYTES_MAX:
+        raise OSError(errno.EFBIG, "longer than a segment can be", str(path))
+    return content
+
+
+def close_segment(directory: Path, name: SegmentName, ndjson: bytes) -> ClosedSegment:
+    """Compress a segment on the volume, atomically; its open file goes once that is durable.
+
+    Where the volume has no room for it, the open file stays and is the segment; where there is none,
+    the content is kept in memory.
+    """
+    path = directory / f"{name}{COMPRESSED_SUFFIX}"
+    plain = directory / f"{name}{SUFFIX}"
+    records = ndjson.count(b"\n")
+    content = compressed(ndjson)
+    try:
+        replace_file(path, content)
+    except OSError:
+        if _holds(plain, ndjson):
+            return ClosedSegment(name, plain, records, len(ndjson))
+        return ClosedSegment(name, path, records, 0, kept=content)
+    with contextlib.suppress(OSError):  # both say the same; recovery drops one
+        plain.unlink(missing_ok=True)
+    return ClosedSegment(name, path, records, len(content))
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return read_segment(path) == content
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolState:
+    """What waits: segments and records not shipped yet, bytes on the volume, and what was refused."""
+
+    segments: int = 0
+    records: int = 0
+    size: int = 0
+    refused: int = 0
+
+
+class Spool:
+    """The queue between journal and shipper: this process's own segments first, in their order."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._own: deque[ClosedSegment] = deque()
+        self._found: deque[ClosedSegment] = deque()
+        self._claims: dict[str, Claim] = {}
+        self._refused = 0
+        self._refused_size = 0
+        self._lock = threading.Lock()
+        self.arrived = threading.Event()
+        """Set when a segment is added, or when whoever waits should look again."""
+
+    def add(self, segment: ClosedSegment) -> None:
+        """Queue a segment of this process."""
+        with self._lock:
+            self._own.append(segment)
+        self.arrived.set()
+
+    def add_found(self, segments: list[ClosedSegment], claim: Claim | None) -> None:
+        """Queue segments that an earlier process left; its claim is held until they are gone."""
+        if not segments:
+            if claim is not None:
+                claim.release(remove=True)
+            return
+        with self._lock:
+            self._found.extend(segments)
+            if claim is not None:
+                self._claims[segments[0].name.stem] = claim
+        self.arrived.set()
+
+    def head(self) -> ClosedSegment | None:
+        """Return the segment to ship next; it stays until it is said what became of it."""
+        with self._lock:
+            queue = self._own or self._found
+            return queue[0] if queue else None
+
+    def is_own(self, segment: ClosedSegment) -> bool:
+        """Whether this process wrote the segment."""
+        with self._lock:
+            return segment in self._own
+
+    def postpone(self, segment: ClosedSegment) -> None:
+        """Let the other found segments go first."""
+        with self._lock:
+            if segment in self._found:
+                self._found.remove(segment)
+                self._found.append(segment)
+
+    def delivered(self, segment: ClosedSegment) -> None:
+        """Delete a segment that the far side confirmed."""
+        with contextlib.suppress(OSError):  # shipped again some day, it meets itself
+            if segment.kept is None:
+                segment.path.unlink(missing_ok=True)
+        self._forget(segment)
+
+    def vanished(self, segment: ClosedSegment) -> None:
+        """Forget a segment whose file somebody removed."""
+        _log.error(
+            "%s is gone from the volume before it was shipped: %d records are lost with it",
+            segment.path, segment.records,
+        )  # fmt: skip
+        self._forget(segment)
+
+    def refuse(self, segment: ClosedSegment, why: str) -> None:
+        """Set a segment aside that will never be taken."""
+        aside = self.directory / REFUSED_DIRECTORY / segment.path.name
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            if segment.kept is None:
+                segment.path.replace(aside)
+            else:
+                replace_file(aside, segment.kept)
+        except OSError as error:
+            _log.error("%s is refused: %s; it stays there: %s", segment.path, why, error.strerror)
+        else:
+            _log.error("%s is refused: %s; it is kept as %s", segment.path.name, why, aside)
+        with self._lock:
+            self._refused += 1
+            self._refused_size += segment.size
+        self._forget(segment)
+
+    def _forget(self, segment: ClosedSegment) -> None:
+        with self._lock:
+            for queue in (self._own, self._found):
+                with contextlib.suppress(ValueError):
+                    queue.remove(segment)
+            stem = segment.name.stem
+            done = not any(other.name.stem == stem for other in self._found)
+            claim = self._claims.pop(stem, None) if done else None
+        if claim is not None:
+            claim.release(remove=True)
+
+    def state(self) -> SpoolState:
+        """Return what waits."""
+        with self._lock:
+            waiting = (*self._own, *self._found)
+            return SpoolState(
+                segments=len(waiting),
+                records=sum(segment.records for segment in waiting),
+                size=sum(segment.size for segment in waiting) + self._refused_size,
+                refused=self._refused,
+            )
+
+    def keep(self) -> None:
+        """Write to the volume what is only in memory, as far as it goes: the process ends."""
+        with self._lock:
+            waiting = [*self._own, *self._found]
+        for segment in waiting:
+            if segment.kept is not None:
+                try:
+                    replace_file(segment.path, segment.kept)
+                except OSError as error:
+                    _log.error(
+                        "%d records (%s) could not be shipped nor written: %s: they end with this "
+                        "process", segment.records, segment.name, error.strerror,
+                    )  # fmt: skip
+
+    def close(self) -> None:
+        """Give up the claims on what earlier processes left; another process may take it on."""
+        with self._lock:
+            claims, self._claims = self._claims, {}
+        for claim in claims.values():
+            claim.release()

@@ -1,0 +1,103 @@
+"""An agent at work in a thread of its own.
+
+A volume, a driver or a far side that hangs must not hold up a signal, and whatever fails here must not
+end the process that is to forward signals, or to keep its container running.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sidecar.agent import Agent, Wake
+from sidecar.exporters.summary import Totals
+from sidecar.settings import Settings
+
+GRACE_S: Final = 10.0
+"""Beyond the deadline for shipping: time for a slow volume to take the last records."""
+
+LOOK_PERIOD_S: Final = 0.02
+"""The end is looked for this often once it is awaited."""
+
+_LEFT: Final = "what is on the volume stays there; does the volume or the far side hang?"
+
+_log = logging.getLogger(__name__)
+
+
+def patience_s(settings: Settings) -> float:
+    """Return how long the end may take."""
+    return GRACE_S + (0.0 if settings.transport == "none" else settings.ship_deadline)
+
+
+class Metering:
+    """Opens, runs and closes an agent; `ended` is called with the totals when all is written."""
+
+    def __init__(self, agent: Agent, ended: Callable[[Totals], None]) -> None:
+        self._agent = agent
+        self._ended = ended
+        self._wakes: queue.SimpleQueue[Wake] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._meter, name="metering", daemon=True)
+        self._over = threading.Event()
+        self.failed = False
+
+    def start(self) -> None:
+        """Begin to meter."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # no more threads allowed here
+            _log.error("metering cannot start: %s", error)
+            self._fail()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended, well or not."""
+        return self._over.is_set()
+
+    def hurry(self) -> None:
+        """Say that the end is near: from now on windows are short and shipped at once."""
+        self._wakes.put(Wake(hurry=True))
+
+    def end(self, reason: str, patience_s: float, interrupted: Callable[[float], bool]) -> bool:
+        """Have the last window written and shipped, and wait for that, but not for ever.
+
+        `interrupted` waits at most so many seconds and tells whether somebody is impatient: then the
+        last window is still written, but shipping is cut short. True when all ended in time, and well.
+        """
+        self._wakes.put(Wake(stop=reason))
+        deadline_s = time.monotonic() + patience_s
+        while not self.is_over:
+            if time.monotonic() > deadline_s:
+                _log.error("the last records are not written after %g s: %s", patience_s, _LEFT)
+                return False
+            if interrupted(LOOK_PERIOD_S):
+                self._agent.ship_briefly()
+        return not self.failed
+
+    def _fail(self) -> None:
+        self.failed = True
+        self._over.set()
+
+    def _meter(self) -> None:
+        agent = self._agent
+        try:
+            agent.open()
+            try:
+                reason = agent.run(self._wait)
+            except Exception:  # noqa: BLE001 - whatever it is, what was metered is not lost for it
+                _log.exception("metering failed; the last window is written")
+                self.failed = True
+                reason = "metering failed"
+            self._ended(agent.close(reason))
+        except Exception:  # noqa: BLE001 - training first: it goes on without metering
+            _log.exception("metering failed and ended")
+            self.failed = True
+        finally:
+            self._over.set()
+
+    def _wait(self, timeout_s: float) -> Wake:
+        try:
+            return self._wakes.get(timeout=timeout_s)
+        except queue.Empty:
+            return Wake()

@@ -1,0 +1,212 @@
+"""From record to far side: the journal, the queue of closed segments, and who ships them.
+
+The agent hands records in and is never made to wait for a network. When a segment is closed is decided
+here: after the flush interval, when it is large, when another day or project begins, and at each
+window once the end is near.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sidecar.exporters.prometheus import Sample
+from sidecar.journal.append import Journal, VolumeLimits
+from sidecar.journal.recover import Recovery, recover
+from sidecar.journal.spool import ClosedSegment, Spool
+from sidecar.record import EmissionRecord
+from sidecar.settings import Settings
+from sidecar.transport.delivery import Transport
+from sidecar.transport.shipper import Shipper, Supply
+
+SHIPPED_SIZE: Final = 256 * 1024
+"""A segment that is shipped is closed at this size (uncompressed): what a crash may leave unshipped."""
+
+KEPT_SIZE: Final = 4 * 1024**2
+"""One that stays on the volume is closed, and so compressed, at this size."""
+
+
+BRIEF_S: Final = 2.0
+"""Time for shipping what is left where somebody asks twice for the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """What is where: for metrics, the termination message and the last log line."""
+
+    waiting_records: int = 0
+    write_failure: str | None = None
+    volume_size: int = 0
+    unshipped_segments: int = 0
+    unshipped_records: int = 0
+    refused_segments: int = 0
+    shipped_segments: int = 0
+    shipped_records: int = 0
+    shipped_size: int = 0
+    ship_failures: int = 0
+    ship_failure: str | None = None
+    ships: bool = False
+
+
+_SAMPLES: Final[tuple[tuple[str, str, str], ...]] = (
+    ("waiting_records", "emissions_journal_waiting_records", "records not on the volume yet"),
+    ("write_failure", "emissions_journal_failing", "1 while the volume cannot be written"),
+    ("volume_size", "emissions_journal_bytes", "bytes of the volume that records fill"),
+    ("unshipped_segments", "emissions_unshipped_segments", "closed segments not shipped yet"),
+    ("unshipped_records", "emissions_unshipped_records", "records in closed segments"),
+    ("ship_failure", "emissions_shipping_failing", "1 while the far side takes nothing"),
+    ("refused_segments", "emissions_refused_segments_total", "segments never to be taken"),
+    ("shipped_segments", "emissions_shipped_segments_total", "segments confirmed"),
+    ("shipped_records", "emissions_shipped_records_total", "records confirmed"),
+    ("shipped_size", "emissions_shipped_bytes_total", "bytes confirmed, compressed"),
+    ("ship_failures", "emissions_shipping_failures_total", "deliveries that failed"),
+)
+"""Field of the state, metric, help; a field that is a text or None tells whether there is one."""
+
+
+def samples(state: OutboxState) -> list[Sample]:
+    """Return the state as metrics, in base units."""
+    made = []
+    for name, metric, text in _SAMPLES:
+        value = getattr(state, name)
+        number = float(value) if isinstance(value, int) else float(value is not None)
+        kind: Literal["counter", "gauge"] = "counter" if metric.endswith("_total") else "gauge"
+        made.append(Sample(metric, text, number, kind))
+    return made
+
+
+class Outbox:
+    """Everything between the agent and the far side, for one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stem: str,
+        open_transport: Callable[[], Transport] | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        limits = VolumeLimits(settings.volume_share, settings.volume_limit)
+        self._settings = settings
+        self._stem = stem
+        self._monotonic_s = monotonic_s
+        self._interval_s = settings.flush_interval
+        self._is_held = True
+        self._is_hurried = False
+        self._partition: tuple[str, ...] | None = None
+        self._kept_size = 0
+        self._deadline_s = settings.ship_deadline
+        self.journal = Journal(settings.volume, stem, limits)
+        self._spool = Spool(self.journal.directory)
+        supply = Supply(self._spool, self._recover, self.journal.keep_receipt)
+        self._shipper = None if open_transport is None else Shipper(open_transport, supply)
+        # Pods that started together do not ship together.
+        self._due_s = monotonic_s() + self._interval_s * random.uniform(0.5, 1.0)  # noqa: S311
+
+    def open(self) -> None:
+        """Look for what earlier processes left, and begin to ship."""
+        if self._shipper is not None:
+            self._shipper.start()
+        else:
+            self._recover()
+
+    # -- records in ---------------------------------------------------------------------------
+
+    def append(self, record: EmissionRecord) -> None:
+        """Write a record; a segment that is due is closed and queued."""
+        partition = (record.project, record.cluster or "", record.window_start[:10])
+        if self._partition not in (None, partition) and not self._is_held:
+            self._close_segment()
+        self._partition = partition
+        self.journal.closed_size = self._spool.state().size + self._kept_size
+        self.journal.append(record)
+        self.journal.beat()
+        if self._is_due() and not self._is_held:
+            self._close_segment()
+
+    def rewrite(self, records: list[EmissionRecord]) -> None:
+        """Replace all records so far. Only before `release`."""
+        self.journal.rewrite(records)
+
+    def release(self) -> None:
+        """Let records go: who and where is settled, what is written stays as it is."""
+        self._is_held = False
+
+    def hurry(self) -> None:
+        """Say that the end is near: from now on each record is shipped at once."""
+        self._is_hurried = True
+        self.release()
+        self._close_segment()
+        if self._shipper is not None:
+            self._shipper.hurry()
+
+    def _is_due(self) -> bool:
+        if self._shipper is None:
+            return self.journal.size >= KEPT_SIZE
+        is_time = self._monotonic_s() >= self._due_s
+        return self._is_hurried or is_time or self.journal.size >= SHIPPED_SIZE
+
+    def _close_segment(self) -> None:
+        self._due_s = self._monotonic_s() + self._interval_s
+        if self._shipper is None and self.journal.size < KEPT_SIZE:
+            return
+        closed = self.journal.seal()
+        self._queue([*self.journal.rescued(), *([closed] if closed else [])])
+        # What no volume takes goes out from memory, as long as the far side takes all at once.
+        if self._shipper is not None and self.journal.waiting and not self._spool.state().segments:
+            waiting = self.journal.seal_waiting()
+            self._queue([waiting] if waiting else [])
+
+    def _queue(self, segments: list[ClosedSegment]) -> None:
+        for segment in segments:
+            if self._shipper is not None:
+                self._spool.add(segment)
+            else:
+                self._kept_size += segment.size
+
+    def _recover(self) -> None:
+        if not self.journal.directory.is_dir():
+            return
+        ships = self._shipper is not None
+        needs_receipt = self._settings.transport == "collector"
+        recover(self.journal.directory, Recovery(self._stem, ships, needs_receipt), self._spool)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def ship_briefly(self) -> None:
+        """Take less time for shipping what is left: somebody waits for the end."""
+        self._deadline_s = min(self._deadline_s, BRIEF_S)
+        if self._shipper is not None:
+            self._shipper.shorten(BRIEF_S)
+
+    def close(self) -> OutboxState:
+        """Close the last segment, ship what can be shipped within the deadline, keep the rest."""
+        self.release()
+        self.journal.flush()
+        if self._shipper is not None:
+            self._close_segment()
+            self._shipper.finish(self._deadline_s)
+            self._spool.keep()
+        state = self.state()
+        self.journal.close(is_clean=not state.unshipped_segments)
+        self._spool.close()
+        return state
+
+    def state(self) -> OutboxState:
+        """Return what is where now."""
+        spool, journal = self._spool.state(), self.journal
+        shipping = self._shipper.state if self._shipper else None
+        return OutboxState(
+            waiting_records=len(journal.waiting),
+            write_failure=journal.failure,
+            volume_size=spool.size + self._kept_size + journal.size,
+            unshipped_segments=spool.segments,
+            unshipped_records=spool.records,
+            refused_segments=spool.refused,
+            shipped_segments=shipping.segments if shipping else 0,
+            shipped_records=shipping.records if shipping else 0,
+            shipped_size=shipping.size if shipping else 0,
+            ship_failures=shipping.failures if shipping else 0,
+            ship_failure=shipping.failure if shipping else None,
+            ships=shipping is not None,
+        )
