@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final, Protocol
 
 from sidecar.amounts import counted
@@ -19,6 +18,7 @@ from sidecar.estimate.attribution import PodMethod, shares_of
 from sidecar.estimate.emissions import Factors, estimate_window
 from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
+from sidecar.exporters.side_files import SideFiles
 from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
 from sidecar.factors import Place, SeenGpu, choose_factors, doubts, with_country
 from sidecar.identity.fields import Identity, Resolution
@@ -157,6 +157,7 @@ class Agent:
         self._known: _Known | None = None
         self._next_sample_s = 0.0
         self._stem = ""
+        self._side_files = SideFiles(parts.settings.volume, "")
         self._run_id = parts.settings.run_id or str(uuid.uuid4())
         self._export_failures: dict[str, str] = {}
         self._warned: set[str] = set()
@@ -181,6 +182,7 @@ class Agent:
         self._parts.identity.start()
         self._early_identity = self._parts.identity.current().identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
+        self._side_files = SideFiles(self._settings.volume, self._stem)
         clock, opener = self._parts.clock, self._parts.open_transport
         self.outbox = Outbox(self._settings, self._stem, opener, clock.monotonic_s)
         self.outbox.open()
@@ -208,6 +210,7 @@ class Agent:
         outbox, totals = self._opened()
         state = outbox.close()
         self._export()
+        self._side_files.release()
         self._parts.identity.close()
         self._parts.meter.close()
         if state.waiting_records:
@@ -407,26 +410,26 @@ class Agent:
 
     def _export(self) -> None:
         outbox, totals = self._opened()
-        volume = self._settings.volume
         failure = outbox.journal.failure
-        self._try(volume / "summary.json", lambda path: write_summary(path, totals, failure))
+        self._try("summary.json", lambda files: write_summary(files.paths()[0], totals, failure))
         if totals.merged.facility_energy_kwh is not None:
             known = self._now()
             row = codecarbon_row(totals.merged, known.place.hardware, known.country_name)
-            self._try(volume / "emissions.csv", lambda path: write_row(path, row))
+            self._try("emissions.csv", lambda files: write_row(files.paths()[1], row))
         for watcher in self._watchers:
             watcher(totals)
 
-    def _try(self, path: Path, write: Callable[[Path], None]) -> None:
+    def _try(self, name: str, write: Callable[[SideFiles], None]) -> None:
         try:
-            write(path)
+            write(self._side_files)
         except OSError as error:
             text = error.strerror or str(error)
-            if self._export_failures.get(path.name) != text:
+            if self._export_failures.get(name) != text:
+                path = self._settings.volume / name
                 _log.error("cannot write %s: %s; metering goes on", path, text)
-            self._export_failures[path.name] = text
+            self._export_failures[name] = text
         else:
-            self._export_failures.pop(path.name, None)
+            self._export_failures.pop(name, None)
 
     def _marked(self) -> _Mark:
         if self._mark is None:

@@ -79,6 +79,16 @@ class Claim:
             return None
         return cls(path, descriptor, receipt, is_locked=is_locked)
 
+    @staticmethod
+    def is_of_another_machine(path: Path) -> bool:
+        """Tell whether the file says that a process of another machine holds it. Raises OSError."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            kernel, _ = _said(descriptor)
+        finally:
+            os.close(descriptor)
+        return bool(kernel) and kernel != kernel_boot_id()
+
     @property
     def is_current(self) -> bool:
         """Whether the file is still the one that was claimed."""
