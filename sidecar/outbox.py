@@ -153,7 +153,11 @@ class Outbox:
         closed = self.journal.seal()
         self._queue([*self.journal.rescued(), *([closed] if closed else [])])
         # What no volume takes goes out from memory, as long as the far side takes all at once.
-        if self._shipper is not None and self.journal.waiting and not self._spool.state().segments:
+        if not self._spool.state().segments:
+            self._close_waiting()
+
+    def _close_waiting(self) -> None:
+        if self._shipper is not None:
             waiting = self.journal.seal_waiting()
             self._queue([waiting] if waiting else [])
 
@@ -185,6 +189,7 @@ class Outbox:
         self.journal.flush()
         if self._shipper is not None:
             self._close_segment()
+            self._close_waiting()  # there is no later
             self._shipper.finish(self._deadline_s)
             self._spool.keep()
         state = self.state()
@@ -197,7 +202,7 @@ class Outbox:
         spool, journal = self._spool.state(), self.journal
         shipping = self._shipper.state if self._shipper else None
         return OutboxState(
-            waiting_records=len(journal.waiting),
+            waiting_records=len(journal.waiting) + spool.memory_records,
             write_failure=journal.failure,
             volume_size=spool.size + self._kept_size + journal.size,
             unshipped_segments=spool.segments,

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -82,12 +82,31 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
+def _on_volume(segment: ClosedSegment) -> ClosedSegment:
+    """Return the segment as a file where it can be written, else as it is."""
+    if segment.kept is None:
+        return segment
+    try:
+        replace_file(segment.path, segment.kept)
+    except OSError as error:
+        _log.error(
+            "%d records (%s) could not be shipped nor written (%s) and end with this process",
+            segment.records, segment.name, error.strerror,
+        )  # fmt: skip
+        return segment
+    return replace(segment, kept=None, size=len(segment.kept))
+
+
 @dataclass(frozen=True, slots=True)
 class SpoolState:
-    """What waits: segments and records not shipped yet, bytes on the volume, and what was refused."""
+    """What waits: segments and records not shipped yet, bytes on the volume, and what was refused.
+
+    `memory_records` are those that no volume holds.
+    """
 
     segments: int = 0
     records: int = 0
+    memory_records: int = 0
     size: int = 0
     refused: int = 0
 
@@ -193,6 +212,7 @@ class Spool:
             return SpoolState(
                 segments=len(waiting),
                 records=sum(segment.records for segment in waiting),
+                memory_records=sum(item.records for item in waiting if item.kept is not None),
                 size=sum(segment.size for segment in waiting) + self._refused_size,
                 refused=self._refused,
             )
@@ -200,16 +220,10 @@ class Spool:
     def keep(self) -> None:
         """Write to the volume what is only in memory, as far as it goes: the process ends."""
         with self._lock:
-            waiting = [*self._own, *self._found]
-        for segment in waiting:
-            if segment.kept is not None:
-                try:
-                    replace_file(segment.path, segment.kept)
-                except OSError as error:
-                    _log.error(
-                        "%d records (%s) could not be shipped nor written: %s: they end with this "
-                        "process", segment.records, segment.name, error.strerror,
-                    )  # fmt: skip
+            for queue in (self._own, self._found):
+                kept = [_on_volume(segment) for segment in queue]
+                queue.clear()
+                queue.extend(kept)
 
     def close(self) -> None:
         """Give up the claims on what earlier processes left; another process may take it on."""
