@@ -10,6 +10,10 @@ PYTHON ?=
 # More arguments for pytest: make unit ARGS='-k rapl -x'
 ARGS ?=
 
+# Azurite, Microsoft's emulator of Azure Storage, from npm: what Blob is tested with.
+AZURITE_VERSION := 3.37.0
+AZURITE := .cache/azurite/.installed-$(AZURITE_VERSION)
+
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 # The build backend is pinned too, so it is installed first and builds need no isolation.
@@ -46,7 +50,7 @@ types: $(DEV) ## Mypy, strict
 imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
-unit: $(DEV) ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+unit: $(DEV) azurite ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
@@ -67,7 +71,11 @@ constraints: $(DEV) ## Pin the newest version of every dependency in constraints
 
 ##@ Set up
 
-.PHONY: venv system-deps clean
+.PHONY: venv system-deps azurite clean
+azurite: ## Install Azurite in .cache, where npm is there: what Azure Blob is tested with
+	@if command -v npm >/dev/null; then $(MAKE) $(AZURITE); \
+	  else echo "azurite: no npm here; the tests of Azure Blob are skipped"; fi
+
 venv: $(DEV) ## Create .venv with everything a developer needs
 
 system-deps: ## Install the system packages the tests use (Debian, Ubuntu; needs root or sudo)
@@ -76,6 +84,8 @@ system-deps: ## Install the system packages the tests use (Debian, Ubuntu; needs
 	$(SUDO) apt-get update
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
 	  --no-upgrade $(strip $(SYSTEM_PACKAGES))
+	command -v npm >/dev/null || $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	  apt-get install --yes --no-install-recommends nodejs npm
 
 clean: ## Remove .venv, caches and what the demo wrote
 	rm -rf $(VENV) .cache .coverage .coverage.* build dist *.egg-info demo
@@ -91,6 +101,13 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 $(BIN)/python:
 	@python="$(PYTHON)"; python="$${python:-$$(scripts/find_python.sh)}" && \
 	  echo "creating $(VENV) with $$($$python --version) ($$python)" && $$python -m venv $(VENV)
+
+# No lock file: it would name the registry that the packages came from.
+$(AZURITE):
+	@rm -rf .cache/azurite && mkdir -p .cache/azurite
+	npm install --prefix .cache/azurite --no-save --no-package-lock --ignore-scripts --no-audit \
+	  --no-fund --loglevel=error azurite@$(AZURITE_VERSION)
+	@touch $@
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) setuptools

@@ -388,7 +388,7 @@ class Settings:
     )
     collector_ca_file: Path | None = setting(
         parse_path,
-        "certificates to trust for an https:// collector, instead of the system's",
+        "certificates (PEM) to trust for an https:// collector, instead of the well-known ones",
         metavar="FILE",
         group="ship",
     )

@@ -13,6 +13,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -51,7 +52,10 @@ def _creates_network_namespaces() -> bool:
     return _succeeds("unshare", "--net", "ip", "link", "set", "lo", "up")
 
 
+AZURITE = Path(__file__).parent.parent / ".cache/azurite/node_modules/azurite/dist/src/blob/main.js"
+
 CAPABILITIES: dict[str, Capability] = {
+    "azurite": Capability(AZURITE.is_file, "make azurite, with npm installed"),
     "chromium": Capability(_has("chromium"), "apt-get install chromium"),
     "gcc": Capability(_compiles_c, "apt-get install gcc libc6-dev"),
     "git": Capability(_has("git"), "apt-get install git"),

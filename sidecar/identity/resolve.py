@@ -1,7 +1,8 @@
-"""The ordered chain: setting, IMDS, downward API, AzureML, hardware, unknown.
+"""The ordered chain: setting, IMDS, labels of the node, downward API, AzureML, hardware, unknown.
 
-Starting never waits for IMDS: a daemon thread asks it, and `current` tells what is known so far.
-Nothing is guessed: a field that no source names stays None.
+Starting never waits for IMDS: a daemon thread asks it, and where it fails and there is a collector,
+asks that for the labels of the node; `current` tells what is known so far. Nothing is guessed: a
+field that no source names stays None.
 """
 
 import logging
@@ -12,12 +13,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
+from sidecar.collector_client import CollectorClient
 from sidecar.identity.azureml import read_azureml
 from sidecar.identity.bounded import normal_region, shown
 from sidecar.identity.downward import PODINFO_DIR, PodInfo, read_podinfo, valid_project_name
 from sidecar.identity.fields import Attempt, Findings, Identity, Resolution, Sourced
 from sidecar.identity.hardware import read_hardware
 from sidecar.identity.imds import DEFAULT_ENDPOINT, ImdsClient, ImdsDocument, ImdsError
+from sidecar.identity.node_labels import SOURCE as NODE_LABELS
+from sidecar.identity.node_labels import NodeLabelsError, NodeLabelsSource
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +36,9 @@ _TEXT_FIELDS: Final = tuple(
 _OF_THE_WORKSPACE: Final = ("region", "azure_environment", "subscription_id", "resource_group")
 """What AzureML's variables say of the workspace, not of the machine that runs the job."""
 
-
-_CLOSED: Final = Attempt("imds", "failed", "closed before it answered")
+_IMDS: Final = "imds"
+_CLOSED: Final = "closed before it answered"
+_BUG: Final = "ended unexpectedly, which is a bug; see the log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class ResolverConfig:
     """Where the resolver looks. `settings` are values chosen by the user, by field of `Identity`.
 
     `imds_endpoint` None or `none` = IMDS is never asked. Inside a pod the first request waits a
-    random time up to `start_delay_s` seconds.
+    random time up to `start_delay_s` seconds. Where IMDS is not asked or fails, the collector is,
+    if its address and token file are given.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -50,10 +56,13 @@ class ResolverConfig:
     proc_root: Path = Path("/proc")
     imds_endpoint: str | None = DEFAULT_ENDPOINT
     start_delay_s: float = MAX_START_DELAY_S
+    collector_url: str | None = None
+    collector_token_file: Path | None = None
+    collector_ca_file: Path | None = None
 
 
 class IdentityResolver:
-    """Resolves the identity: at once from what is local, and again when IMDS answers.
+    """Resolves the identity: at once from what is local, and again when a far source answers.
 
     The local sources are read once, on construction, which raises `ValueError` for settings that
     are no fields of `Identity` or hold no valid project or region; nothing else ever raises.
@@ -71,74 +80,119 @@ class IdentityResolver:
         self._thread: threading.Thread | None = None
         endpoint = (config.imds_endpoint or "none").strip()
         self._endpoint = None if endpoint.lower() == "none" else endpoint
-        if self._endpoint is None:
-            self._settle(None, Attempt("imds", "skipped", "the endpoint is set to none"))
-        else:
-            pending = Attempt("imds", "pending", f"{shown(self._endpoint)} has not answered yet")
-            self._resolution = self._resolved(None, pending, settled=False)
+        self._collector = _collector(config)
+        self._imds: Findings = {}
+        self._labels: Findings = {}
+        self._asked = {attempt.source: attempt for attempt in self._first_attempts()}
+        self._resolution = self._resolved(settled=False)
+        if self._endpoint is None and self._collector is None:
+            self._settle(_CLOSED)
 
     def start(self) -> None:
-        """Begin to ask IMDS in the background; once only, and not at all if it is set to none."""
+        """Begin to ask in the background; once only, and not at all where there is nobody to ask."""
         if self._thread is not None or self._settled.is_set():
             return
-        self._thread = threading.Thread(target=self._ask_imds, name="imds", daemon=True)
+        self._thread = threading.Thread(target=self._ask, name="identity", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:  # no more threads allowed here
-            self._settle(None, Attempt("imds", "failed", f"could not be asked: {error}"))
+            self._settle(f"could not be asked: {error}")
 
     def current(self) -> Resolution:
         """Return what is known now, without waiting."""
         return self._resolution
 
     def wait(self, timeout_s: float) -> Resolution:
-        """Wait at most `timeout_s` seconds for IMDS, not at all if it is not asked or closed."""
+        """Wait at most `timeout_s` seconds for IMDS and the collector, not at all if closed."""
         self._settled.wait(timeout_s)
         return self._resolution
 
     def close(self) -> None:
         """Stop asking, without waiting for a request under way: its daemon thread ends soon."""
         self._stop.set()
-        self._settle(None, _CLOSED)
+        self._settle(_CLOSED)
 
-    def _ask_imds(self) -> None:
-        document, attempt = None, _CLOSED
+    def _first_attempts(self) -> tuple[Attempt, ...]:
+        imds = Attempt(_IMDS, "skipped", "the endpoint is set to none")
+        if self._endpoint is not None:
+            detail = f"{shown(self._endpoint)} has not answered yet"
+            imds = Attempt(_IMDS, "pending", detail)
+        if self._collector is None:
+            return (imds,)
+        return imds, Attempt(NODE_LABELS, "pending", "the collector has not answered yet")
+
+    def _ask(self) -> None:
         try:
             if self._stop.wait(self._start_delay_s()):
                 return
-            attempt = Attempt("imds", "failed", "ended unexpectedly, which is a bug; see the log")
-            document = ImdsClient(self._endpoint or "", wait=self._stop.wait).fetch()
-            attempt = Attempt("imds", "ok", "; ".join((_described(document), *document.notes)))
-        except ImdsError as error:
-            attempt = Attempt("imds", "failed", str(error))
+            if self._endpoint is not None:
+                self._ask_imds(self._endpoint)
+            if self._collector is not None and not self._stop.is_set():
+                self._ask_collector(self._collector)
         finally:
-            self._settle(document, attempt)
+            self._settle(_CLOSED if self._stop.is_set() else _BUG)
+
+    def _ask_imds(self, endpoint: str) -> None:
+        try:
+            document = ImdsClient(endpoint, wait=self._stop.wait).fetch()
+        except ImdsError as error:
+            self._note(Attempt(_IMDS, "failed", str(error)))
+            return
+        told = "; ".join((_described(document), *document.notes))
+        self._note(Attempt(_IMDS, "ok", told), imds=imds_findings(document))
+
+    def _ask_collector(self, collector: CollectorClient) -> None:
+        if self._imds:
+            self._note(Attempt(NODE_LABELS, "skipped", "IMDS answered"))
+            return
+        try:
+            labels = NodeLabelsSource(collector, self._stop.wait).fetch(
+                lambda why: self._note(Attempt(NODE_LABELS, "pending", why))
+            )
+        except NodeLabelsError as error:
+            self._note(Attempt(NODE_LABELS, "failed", str(error)))
+            return
+        self._note(Attempt(NODE_LABELS, "ok", str(labels)), labels=labels.findings)
 
     def _start_delay_s(self) -> float:
         if "pod_uid" not in self._pod.findings:
             return 0.0
         return random.uniform(0, self._config.start_delay_s)  # noqa: S311 - to spread, not to hide
 
-    def _settle(self, document: ImdsDocument | None, attempt: Attempt) -> None:
-        """Take the last word of IMDS; what comes after the first call is too late."""
+    def _note(
+        self, attempt: Attempt, imds: Findings | None = None, labels: Findings | None = None
+    ) -> None:
+        """Take what a far source says; nothing once it is closed."""
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._asked[attempt.source] = attempt
+            self._imds = self._imds if imds is None else imds
+            self._labels = self._labels if labels is None else labels
+            self._resolution = self._resolved(settled=False)
+
+    def _settle(self, why: str) -> None:
+        """Take what is known as the last word; who has not answered failed, and `why`."""
         with self._lock:
             if self._settled.is_set():
                 return
-            self._resolution = self._resolved(document, attempt, settled=True)
+            for source, attempt in self._asked.items():
+                if attempt.outcome == "pending":
+                    self._asked[source] = Attempt(source, "failed", why)
+            self._resolution = self._resolved(settled=True)
             self._settled.set()
-        _log.info("imds: %s: %s", attempt.outcome, attempt.detail)
+        for attempt in self._asked.values():
+            _log.info("%s: %s: %s", attempt.source, attempt.outcome, attempt.detail)
 
-    def _resolved(
-        self, document: ImdsDocument | None, imds_attempt: Attempt, *, settled: bool
-    ) -> Resolution:
-        imds = {} if document is None else imds_findings(document)
-        chosen = choose(self._settings, imds, self._pod.findings, self._azureml)
+    def _resolved(self, *, settled: bool) -> Resolution:
+        local = self._pod.findings
+        chosen = choose(self._settings, self._imds, self._labels, local, self._azureml)
         return Resolution(
             identity=_identity(chosen, self._pod),
             hardware=self._hardware,
             attempts=(
-                *_contradictions(self._settings, imds, self._pod.findings),
-                imds_attempt,
+                *_contradictions(self._settings, self._imds, self._labels, local),
+                *self._asked.values(),
                 *self._pod.attempts,
                 *self._azureml_attempts,
                 *self._hardware_attempts,
@@ -148,19 +202,20 @@ class IdentityResolver:
 
 
 def choose(
-    settings: Findings, imds: Findings, downward: Findings, azureml: Findings
+    settings: Findings, imds: Findings, labels: Findings, downward: Findings, azureml: Findings
 ) -> dict[str, Sourced]:
     """Choose each field from the first source that names it: pure, the heart of the chain.
 
     Two deviations: the node's name is Kubernetes' own (IMDS may spell the host differently), and
     the project falls back to the namespace and then to `default`. The provider is Azure if IMDS
-    answered, or a VM size of Azure's naming is set, or AzureML says where its machine runs.
+    answered, or a VM size of Azure's naming is set or labelled, or AzureML says where its machine
+    runs.
     """
     chosen: dict[str, Sourced] = {}
     for name in _TEXT_FIELDS:
-        chain = [settings, imds, downward, azureml]
+        chain = [settings, imds, labels, downward, azureml]
         if name == "node":
-            chain = [settings, downward, imds]
+            chain = [settings, downward, labels, imds]
         found = next((source[name] for source in chain if name in source), None)
         if found is not None:
             chosen[name] = found
@@ -194,6 +249,14 @@ def imds_findings(document: ImdsDocument) -> Findings:
         "priority": document.priority,
     }
     return {name: Sourced(value, "imds") for name, value in values.items() if value is not None}
+
+
+def _collector(config: ResolverConfig) -> CollectorClient | None:
+    if config.collector_url is None or config.collector_token_file is None:
+        return None
+    return CollectorClient(
+        config.collector_url, config.collector_token_file, config.collector_ca_file
+    )
 
 
 def _settings(settings: Mapping[str, str]) -> Findings:
@@ -240,11 +303,11 @@ def _identity(chosen: Mapping[str, Sourced], pod: PodInfo) -> Identity:
     )
 
 
-def _contradictions(settings: Findings, imds: Findings, downward: Findings) -> tuple[Attempt, ...]:
-    """Tell where a setting, or IMDS, overrides what a later source says of the same thing."""
+def _contradictions(*sources: Findings) -> tuple[Attempt, ...]:
+    """Tell where a setting, or a far source, overrides what a later one says of the same thing."""
     told = []
     for name in ("region", "vm_size"):
-        said = [source[name] for source in (settings, imds, downward) if name in source]
+        said = [source[name] for source in sources if name in source]
         for other in said[1:]:
             if other.value.lower() != said[0].value.lower():
                 detail = (

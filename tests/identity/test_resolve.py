@@ -1,3 +1,4 @@
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 
 from sidecar.identity.fields import Resolution, Sourced
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig, choose
+from tests.e2e.commands import sidecar
+from tests.fakes import collector as fake_collector
+from tests.fakes.collector import NODE, TOKEN, FakeCollector
 from tests.fakes.imds import FakeImds
 from tests.identity.test_azureml import JOB
 from tests.identity.test_downward import INJECTED, write_podinfo
@@ -23,6 +27,19 @@ def podinfo(tmp_path: Path) -> Path:
     directory = tmp_path / "podinfo"
     directory.mkdir()
     return write_podinfo(directory)
+
+
+@pytest.fixture
+def collector() -> Iterator[FakeCollector]:
+    with FakeCollector() as started:
+        yield started
+
+
+@pytest.fixture
+def asks_collector(collector: FakeCollector, tmp_path: Path) -> dict[str, object]:
+    """What a resolver must be told to ask the collector."""
+    (tmp_path / "token").write_text(TOKEN)
+    return {"collector_url": collector.url, "collector_token_file": tmp_path / "token"}
 
 
 @contextmanager
@@ -281,15 +298,203 @@ def test_labels_and_annotations_of_the_pod_are_part_of_the_identity(podinfo: Pat
     assert identity.sources["labels"] == "downward-api:file labels"
 
 
+def test_where_imds_fails_the_collector_names_the_node(asks_collector: dict[str, object]) -> None:
+    with FakeImds("not-azure") as imds:
+        found = resolve(imds_endpoint=imds.url, **asks_collector)
+    identity = found.identity
+    assert found.settled
+    assert (identity.vm_size, identity.region, identity.zone, identity.node) == (
+        NODE["vm_size"],
+        "westeurope",
+        "2",
+        NODE["node"],
+    )
+    assert identity.provider == "azure"
+    assert {identity.sources[name] for name in ("vm_size", "provider")} == {"node-labels"}
+    assert told(found, "imds")[0][0] == "failed"
+    assert told(found, "node-labels") == [("ok", f"{NODE['vm_size']} in westeurope")]
+
+
+def test_the_collector_is_asked_where_imds_is_set_to_none(
+    asks_collector: dict[str, object],
+) -> None:
+    found = resolve(**asks_collector)
+    assert found.identity.region == "westeurope"
+    assert told(found, "imds") == [("skipped", "the endpoint is set to none")]
+
+
+def test_where_imds_answers_the_collector_is_not_asked(
+    collector: FakeCollector, asks_collector: dict[str, object]
+) -> None:
+    with FakeImds() as imds:
+        found = resolve(imds_endpoint=imds.url, **asks_collector)
+    assert found.identity.sources["region"] == "imds"
+    assert told(found, "node-labels") == [("skipped", "IMDS answered")]
+    assert collector.requests == []
+
+
+def test_without_a_collector_its_labels_are_not_spoken_of() -> None:
+    assert told(resolve(), "node-labels") == []
+
+
+@pytest.mark.parametrize("missing", ["collector_url", "collector_token_file"])
+def test_a_collector_needs_address_and_token(
+    collector: FakeCollector, asks_collector: dict[str, object], missing: str
+) -> None:
+    found = resolve(**{**asks_collector, missing: None})
+    assert found.settled
+    assert told(found, "node-labels") == []
+    assert collector.requests == []
+
+
+def test_a_collector_that_knows_nothing_leaves_the_rest(
+    collector: FakeCollector, asks_collector: dict[str, object], podinfo: Path
+) -> None:
+    collector.always = fake_collector.respond(403, error="no_pod")
+    config = {"environ": INJECTED, "podinfo_dir": podinfo}
+    found = resolve(**config, **asks_collector)
+    assert found.settled
+    assert found.identity.pod == "train-0"
+    ((outcome, detail),) = told(found, "node-labels")
+    assert outcome == "failed"
+    assert "403: no_pod" in detail
+
+
+def test_it_is_not_settled_before_the_collector_has_had_its_say(
+    collector: FakeCollector, asks_collector: dict[str, object]
+) -> None:
+    asked = threading.Event()
+
+    def hang(handler: fake_collector.Handler) -> None:
+        asked.set()
+        fake_collector.hang(handler)
+
+    collector.always = hang
+    with FakeImds("not-azure") as imds, resolver(imds_endpoint=imds.url, **asks_collector) as made:
+        assert asked.wait(LONG_S)
+        early = made.current()
+        assert not early.settled
+        assert told(early, "imds")[0][0] == "failed"
+        assert told(early, "node-labels") == [("pending", "the collector has not answered yet")]
+        made.close()
+        assert made.current().settled
+        assert told(made.current(), "node-labels") == [("failed", "closed before it answered")]
+        thread = made._thread
+        assert thread is not None
+        collector.release()
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+    assert told(made.current(), "node-labels") == [("failed", "closed before it answered")]
+
+
+def test_why_the_collector_is_asked_again_is_told_meanwhile_and_closing_ends_it(
+    collector: FakeCollector, asks_collector: dict[str, object]
+) -> None:
+    collector.always = fake_collector.respond(503, error="starting", Retry_After="20")
+    with resolver(**asks_collector) as made:
+        waiting = threading.Event()
+        while "503" not in told(made.current(), "node-labels")[0][1]:
+            assert not made.current().settled
+            waiting.wait(0.01)
+        assert told(made.current(), "node-labels")[0][0] == "pending"
+        made.close()
+        thread = made._thread
+        assert thread is not None
+        thread.join(LONG_S / 2)  # slept through, the pause would be longer
+        assert not thread.is_alive()
+    assert len(collector.requests) == 1
+
+
+def test_closing_before_imds_answered_asks_no_collector(
+    collector: FakeCollector, asks_collector: dict[str, object]
+) -> None:
+    with FakeImds("hang") as imds, resolver(imds_endpoint=imds.url, **asks_collector) as made:
+        made.close()
+        assert {told(made.current(), name)[0] for name in ("imds", "node-labels")} == {
+            ("failed", "closed before it answered")
+        }
+        imds.release()
+        thread = made._thread
+        assert thread is not None
+        thread.join(LONG_S)
+    assert collector.requests == []
+
+
+def test_a_setting_wins_over_the_labels_of_the_node(asks_collector: dict[str, object]) -> None:
+    found = resolve(settings={"region": "North Europe"}, **asks_collector)
+    assert (found.identity.region, found.identity.zone) == ("northeurope", "2")
+    ((_, detail),) = told(found, "setting")
+    assert "'northeurope' wins over 'westeurope' from node-labels" in detail
+
+
+def test_the_labels_of_the_node_win_over_those_of_the_pod(
+    asks_collector: dict[str, object], podinfo: Path
+) -> None:
+    write_podinfo(podinfo, {"topology.kubernetes.io/region": "westus"})
+    found = resolve(environ=INJECTED, podinfo_dir=podinfo, **asks_collector)
+    assert found.identity.sources["region"] == "node-labels"
+    assert found.identity.node == INJECTED["NODE_NAME"]
+    assert "wins over 'westus'" in told(found, "node-labels")[0][1]
+
+
+def test_a_size_that_is_not_azures_does_not_make_the_provider_azure(
+    collector: FakeCollector, asks_collector: dict[str, object]
+) -> None:
+    collector.always = fake_collector.respond_raw(200, b'{"vm_size": "m5.large"}')
+    identity = resolve(**asks_collector).identity
+    assert (identity.vm_size, identity.provider) == ("m5.large", None)
+
+
+def test_what_cannot_be_started_is_told(
+    asks_collector: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    found = resolve(**asks_collector)
+    assert found.settled
+    assert "can't start new thread" in told(found, "node-labels")[0][1]
+
+
+def test_a_bug_in_asking_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(client: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sidecar.identity.resolve.ImdsClient.fetch", fail)
+    config = ResolverConfig(imds_endpoint="http://127.0.0.1:1", podinfo_dir=Path("/nonexistent"))
+    with closing(IdentityResolver(config)) as made:
+        with pytest.raises(ZeroDivisionError):
+            made._ask()
+        assert made.current().settled
+        assert told(made.current(), "imds")[0][1].startswith("ended unexpectedly")
+
+
+def test_detect_asks_the_collector_of_the_settings(
+    collector: FakeCollector, asks_collector: dict[str, object], tmp_path: Path
+) -> None:
+    done = sidecar(
+        "detect",
+        "--json",
+        "--collector-url",
+        collector.url,
+        "--collector-token-file",
+        tmp_path / "token",
+        cwd=tmp_path,
+    )
+    found = json.loads(done.stdout)
+    assert (found["vm_size"], found["region"]) == (NODE["vm_size"], "westeurope")
+    assert found["identity_source"]["vm_size"] == "node-labels"
+    assert ("node-labels", "ok") in {(one["source"], one["outcome"]) for one in found["tried"]}
+
+
 _findings = st.dictionaries(
     st.sampled_from(["region", "vm_size", "priority", "subscription_id"]), st.text(min_size=1)
 )
 
 
-@given(st.tuples(_findings, _findings, _findings, _findings))
-def test_a_field_is_of_the_first_source_that_names_it(
-    sources: tuple[dict[str, str], dict[str, str], dict[str, str], dict[str, str]],
-) -> None:
+@given(st.tuples(_findings, _findings, _findings, _findings, _findings))
+def test_a_field_is_of_the_first_source_that_names_it(sources: tuple[dict[str, str], ...]) -> None:
     named = [
         {name: Sourced(value, str(rank)) for name, value in source.items()}
         for rank, source in enumerate(sources)
