@@ -153,12 +153,8 @@ def to_ndjson(record: EmissionRecord) -> str:
     line = json.dumps(
         to_mapping(record), allow_nan=False, ensure_ascii=False, separators=(",", ":")
     )
-    # A lone surrogate from a mangled environment has no UTF-8 form: escape the whole line then.
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        line = json.dumps(to_mapping(record), allow_nan=False, separators=(",", ":"))
-    return line + "\n"
+    # A lone surrogate from a mangled environment has no UTF-8 form, and no reader takes it escaped.
+    return line.encode(errors="replace").decode() + "\n"
 
 
 SUMMED: Final = (

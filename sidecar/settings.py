@@ -442,7 +442,8 @@ class Settings:
     )
     uploads: int = setting(
         whole_number_between(1, 256),
-        "segments the collector takes at the same time, 1 to 256; more are asked to come again",
+        "segments stored at the same time, 1 to 256; four times as many may wait, more are asked to come "
+        "again",
         metavar="N",
         default=16,
         group="collector",

@@ -38,7 +38,7 @@ class RecordValidator:
     def record_of(self, line: bytes) -> EmissionRecord:
         """Return the record in a line of NDJSON. Raises InvalidRecord."""
         try:
-            record = self._adapter.validate_json(line)
+            record = self._adapter.validate_json(line, strict=True)
         except ValidationError as error:
             raise _invalid(error) from error
         if record.schema != SCHEMA:

@@ -118,7 +118,8 @@ def test_not_a_number_never_reaches_a_file():
 
 def test_a_lone_surrogate_still_makes_a_line_of_utf_8():
     line = to_ndjson(record(project="caf\udce9"))
-    assert json.loads(line.encode())["project"] == "caf\udce9"
+    assert json.loads(line.encode())["project"] == "caf?"
+    assert TypeAdapter(EmissionRecord).validate_json(line.encode()).project == "caf?"
 
 
 def test_the_reader_understands_what_the_writer_wrote():

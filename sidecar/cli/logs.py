@@ -43,9 +43,11 @@ def set_up_logs(settings: Settings, *, quiet: bool = False) -> None:
     root.handlers[:] = [handler]
     by_default = settings.origins.get("log_level", "default") == "default"
     root.setLevel("WARNING" if quiet and by_default else settings.log_level.upper())
-    # Third parties speak only when something is wrong: urllib3 logs every request otherwise.
-    for name in ("urllib3", "azure"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Third parties speak only when something is wrong: urllib3 logs every request otherwise, and the
+    # kubernetes client whole bodies, tokens in them.
+    quiet_from = {"urllib3": "WARNING", "azure": "WARNING", "kubernetes": "WARNING", "uvicorn": "ERROR"}
+    for name, level in quiet_from.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ COMMANDS: Final = {
     "detect": "show what was found, where each value comes from, and what failed",
     "estimate": "what-if: energy and emissions of a VM size in a region",
     "report": "add up records per project",
+    "verify": "check records: nothing lost, nothing twice, all adds up",
+    "collector": "the service that checks whose records are, and commits them to Azure Blob",
     "catalogue": "look up regions, VM sizes, CPUs, GPUs and their sources",
 }
 

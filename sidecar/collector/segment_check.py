@@ -1,0 +1,245 @@
+"""Whether bytes are a segment: inflated piece by piece, each line validated, all of one process.
+
+Memory stays constant: what is held is the compressed body, one piece and one line.
+"""
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from sidecar.collector.limits import Limits
+from sidecar.collector.refusal import Refusal, shown
+from sidecar.record import EmissionRecord
+from sidecar.segment import NotASegment, SegmentName, blob_name
+from sidecar.validation import InvalidRecord, RecordValidator
+
+_PIECE_BYTES: Final = 32 * 1024
+_ORIGINS_MAX: Final = 8
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z", re.ASCII)
+
+
+class Owner(Protocol):
+    """Whose records may be: who calls, or who a receipt was given to."""
+
+    @property
+    def namespace(self) -> str:
+        """Namespace of the pod."""
+        ...
+
+    @property
+    def pod(self) -> str:
+        """Name of the pod."""
+        ...
+
+    @property
+    def pod_uid(self) -> str:
+        """Uid of the pod."""
+        ...
+
+    @property
+    def node(self) -> str | None:
+        """Name of the node; None where it is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record says that it is from."""
+
+    namespace: str | None
+    pod: str | None
+    pod_uid: str | None
+    node: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSegment:
+    """A segment that may be stored, if it is its owner's.
+
+    `sha256` is of the NDJSON, in hex. `origins` are the different ones of the records; an honest
+    segment has one, or two: its first record may not know the node yet.
+    """
+
+    first: Mapping[str, Any]
+    origins: tuple[Origin, ...]
+    records: int
+    sha256: str
+    name: str
+    handed_over_name: str
+
+
+def check_segment(content: bytes, validator: RecordValidator, limits: Limits) -> CheckedSegment:
+    """Return what a compressed segment holds.
+
+    Raises Refusal: 400 where it is no whole gzip stream of lines, 413 where it is too large, 422
+    with the line and the reason where a line is no record or does not belong with the first.
+    """
+    digest = hashlib.sha256()
+    check = _Check(validator)
+    for number, line in enumerate(_lines(content, digest.update, limits), start=1):
+        if number > limits.records:
+            raise _too_large(f"more than {limits.records} records")
+        try:
+            check.add(line)
+        except (InvalidRecord, NotASegment) as error:
+            raise Refusal(422, "invalid_record", f"line {number}: {error}") from error
+    return check.segment(digest.hexdigest())
+
+
+def foreign_field(origins: Sequence[Origin], owner: Owner) -> str | None:
+    """Return what says that a record is not its owner's: field and both values; None where nothing.
+
+    A record without node is taken: a pod is on one node all its life, and the sidecar may not have
+    been told which.
+    """
+    for origin in origins:
+        for name in ("namespace", "pod", "pod_uid", "node"):
+            claimed, proven = getattr(origin, name), getattr(owner, name)
+            if claimed == proven or (name == "node" and None in (claimed, proven)):
+                continue
+            told = "null" if claimed is None else shown(claimed)
+            return f"{name} {told} in the records, {shown(proven)} proven"
+    return None
+
+
+class _Check:
+    """Takes the lines one by one, and compares each record with the first."""
+
+    def __init__(self, validator: RecordValidator) -> None:
+        self._validator = validator
+        self._first: EmissionRecord | None = None
+        self._first_row: Mapping[str, Any] = {}
+        self._last: SegmentName | None = None
+        self._origins: dict[Origin, None] = {}
+        self._records = 0
+
+    def add(self, line: bytes) -> None:
+        """Check one line. Raises InvalidRecord or NotASegment."""
+        record = self._validator.record_of(line)
+        row = _row(line)
+        _require_times(record)
+        name = SegmentName.of_record(record.record_id)
+        if record.pod_uid != name.owner:
+            raise NotASegment(f"pod_uid {shown(record.pod_uid)} is not that of its record_id")
+        if self._first is None or self._last is None:
+            self._first, self._first_row = record, row
+        else:
+            _require_same_process(self._first, record, self._last, name)
+        self._last = name
+        self._records += 1
+        if len(self._origins) < _ORIGINS_MAX:
+            origin = Origin(record.namespace, record.pod, record.pod_uid, record.node)
+            self._origins[origin] = None
+
+    def segment(self, sha256: str) -> CheckedSegment:
+        """Return what was checked. Raises Refusal where there was nothing."""
+        if self._first is None:
+            raise Refusal(400, "not_a_segment", "the segment is empty; send at least one record")
+        return CheckedSegment(
+            self._first_row,
+            tuple(self._origins),
+            self._records,
+            sha256,
+            blob_name(self._first_row),
+            blob_name(self._first_row, handed_over=True),
+        )
+
+
+def _require_same_process(
+    first: EmissionRecord, record: EmissionRecord, last: SegmentName, name: SegmentName
+) -> None:
+    if name.stem != last.stem:
+        raise NotASegment(f"record_id {shown(name)} is of another process than {shown(last)}")
+    if name.sequence <= last.sequence:
+        raise NotASegment(f"record_id {shown(name)} does not come after {shown(last)}")
+    for field in ("project", "cluster"):
+        here, there = getattr(record, field), getattr(first, field)
+        if here != there:
+            raise NotASegment(f"{field} {shown(here)} is not that of line 1, {shown(there)}")
+
+
+def _require_times(record: EmissionRecord) -> None:
+    for field in ("window_start", "window_end"):
+        text = getattr(record, field)
+        try:
+            is_time = bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
+        except ValueError:
+            is_time = False
+        if not is_time:
+            raise NotASegment(f"{field} {shown(text)} is no time in UTC, as RFC 3339 writes it")
+
+
+def _row(line: bytes) -> Mapping[str, Any]:
+    """Return a line as every JSON reader must see it. Raises InvalidRecord.
+
+    Of a key that is there twice one reader takes the first and another the last value: what is
+    checked here would not be what is reported. NaN and Infinity are no JSON.
+    """
+    try:
+        row = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except ValueError as error:
+        raise InvalidRecord("not a record", str(error)) from error
+    if not isinstance(row, dict):
+        raise InvalidRecord("not a record", "not an object")
+    return row
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {shown(twice)} is there twice")
+    return row
+
+
+def _no_constant(text: str) -> Any:  # noqa: ANN401 - never returns
+    raise ValueError(f"{text} is no JSON number")
+
+
+class _Hashed(Protocol):
+    def __call__(self, piece: bytes, /) -> None: ...
+
+
+def _lines(content: bytes, hashed: _Hashed, limits: Limits) -> Iterator[bytes]:
+    """Inflate into lines, without their newlines. Raises Refusal (400, 413)."""
+    begun = b""
+    for piece in _inflated(content, limits.ndjson_bytes):
+        hashed(piece)
+        *lines, begun = (begun + piece).split(b"\n")
+        for line in (*lines, begun):
+            if len(line) > limits.line_bytes:
+                raise _too_large(f"a line of more than {limits.line_bytes} bytes")
+        yield from lines
+    if begun:
+        raise Refusal(400, "not_a_segment", "torn: the last line does not end in a newline")
+
+
+def _inflated(content: bytes, limit: int) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(wbits=31)  # gzip only
+    total = 0
+    for start in range(0, len(content), _PIECE_BYTES):
+        left = content[start : start + _PIECE_BYTES]
+        while left and not inflater.eof:
+            try:
+                piece = inflater.decompress(left, _PIECE_BYTES)
+            except zlib.error as error:
+                raise Refusal(400, "not_a_segment", f"not gzip: {error}") from error
+            left = inflater.unconsumed_tail
+            total += len(piece)
+            if total > limit:
+                raise _too_large(f"more than {limit} bytes when decompressed")
+            yield piece
+        if inflater.unused_data or (inflater.eof and start + _PIECE_BYTES < len(content)):
+            raise Refusal(400, "not_a_segment", "something follows the end of the gzip stream")
+    if not inflater.eof:
+        raise Refusal(400, "not_a_segment", "cut short: the end of the gzip stream is missing")
+
+
+def _too_large(what: str) -> Refusal:
+    return Refusal(413, "too_large", f"{what}; close segments earlier and ship smaller ones")

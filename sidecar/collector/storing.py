@@ -1,0 +1,133 @@
+"""From bytes to a committed segment: checked, its owner proven, stored under its own name."""
+
+import logging
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sidecar.collector.backend import Backend
+from sidecar.collector.handover import Holder, Receipts, require_holder
+from sidecar.collector.limits import Limits, retry_after_s
+from sidecar.collector.refusal import Refusal
+from sidecar.collector.segment_check import CheckedSegment, check_segment, foreign_field
+from sidecar.collector.token_review import Caller
+from sidecar.segment import Parcel
+from sidecar.transport.delivery import Delivery, Undelivered
+from sidecar.validation import RecordValidator
+
+_log = logging.getLogger(__name__)
+
+COME_AGAIN_S: Final = 5.0
+COME_AGAIN_MAX_S: Final = 300.0
+POD_RUNS_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A segment that is committed; not `created` where it was there already."""
+
+    blob: str
+    created: bool
+    records: int
+    handed_over: bool
+
+    @property
+    def outcome(self) -> str:
+        """What to count it under."""
+        if not self.created:
+            return "existing"
+        return "handed_over" if self.handed_over else "created"
+
+
+class Pods(Protocol):
+    """Who knows which pods run."""
+
+    def is_gone(self, namespace: str, pod: str, pod_uid: str) -> bool:
+        """Whether the pod runs no more. Raises Refusal (503)."""
+        ...
+
+
+class Storing:
+    """Stores segments; calls block, and any thread may make them."""
+
+    def __init__(
+        self, backend: Backend, pods: Pods, receipts: Receipts | None, limits: Limits
+    ) -> None:
+        self._backend = backend
+        self._pods = pods
+        self._receipts = receipts
+        self._limits = limits
+        self._validator = RecordValidator()
+        self._takes = True
+
+    def store(self, content: bytes, caller: Caller, receipt: str | None) -> Stored:
+        """Commit a compressed segment; on return it is stored. Raises Refusal.
+
+        `receipt` proves whose it is where the caller's pod is another than the records'.
+        """
+        segment = check_segment(content, self._validator, self._limits)
+        foreign = foreign_field(segment.origins, caller)
+        plain = _parcel(segment, content, segment.name)
+        if foreign is None:
+            return self._stored(plain, handed_over=False)
+        if receipt is None:
+            raise Refusal(403, "foreign", f"{foreign} by the token; a pod ships its own records")
+        holder = require_holder(self._receipts, receipt, caller)
+        self._require_gone(segment, holder)
+        return self._taken_over(plain, _parcel(segment, content, segment.handed_over_name))
+
+    def _require_gone(self, segment: CheckedSegment, holder: Holder) -> None:
+        foreign = foreign_field(segment.origins, holder)
+        if foreign is not None:
+            raise Refusal(403, "foreign", f"{foreign} by the receipt")
+        if not self._pods.is_gone(holder.namespace, holder.pod, holder.pod_uid):
+            raise Refusal(
+                403,
+                "pod_runs",
+                f"pod {holder.pod} runs still and ships its segments itself; come again when it is "
+                "gone",
+                retry_after_s=retry_after_s(POD_RUNS_S),
+            )
+
+    def _taken_over(self, plain: Parcel, marked: Parcel) -> Stored:
+        """Store another pod's segment under its marked name, unless it brought the same itself.
+
+        Where something else is under the plain name both are kept: readers count a record once.
+        """
+        try:
+            if self._backend.exists(plain.blob_name):
+                self._backend.deliver(plain, self._limits.store_s)
+                return Stored(
+                    plain.blob_name, created=False, records=plain.records, handed_over=False
+                )
+        except Undelivered as reason:
+            if not reason.refused:
+                raise self._come_again(reason) from reason
+        return self._stored(marked, handed_over=True)
+
+    def _stored(self, parcel: Parcel, *, handed_over: bool) -> Stored:
+        delivery = self._delivered(parcel)
+        return Stored(parcel.blob_name, delivery == "created", parcel.records, handed_over)
+
+    def _delivered(self, parcel: Parcel) -> Delivery:
+        try:
+            delivery = self._backend.deliver(parcel, self._limits.store_s)
+        except Undelivered as reason:
+            if not reason.refused:
+                raise self._come_again(reason) from reason
+            _log.warning("%s is refused: %s", parcel.blob_name, reason)
+            raise Refusal(409, "conflict", str(reason)) from reason
+        if not self._takes:
+            self._takes = True
+            _log.info("%s takes segments again", self._backend.destination)
+        return delivery
+
+    def _come_again(self, reason: Undelivered) -> Refusal:
+        if self._takes:  # told once, not for each of thousands of segments
+            self._takes = False
+            _log.warning("%s takes no segments: %s", self._backend.destination, reason)
+        least_s = min(reason.retry_after_s or COME_AGAIN_S, COME_AGAIN_MAX_S)
+        return Refusal(503, "storage", str(reason), retry_after_s=retry_after_s(least_s))
+
+
+def _parcel(segment: CheckedSegment, content: bytes, name: str) -> Parcel:
+    return Parcel(name, content, segment.sha256, segment.records)
