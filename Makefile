@@ -25,6 +25,7 @@ SYSTEM_PACKAGES += gcc libc6-dev         # gcc: compiles the NVML library the te
 SYSTEM_PACKAGES += iproute2 util-linux   # netns: serves IMDS at its real address, in a namespace
 SYSTEM_PACKAGES += procps                # ps: checks which processes are left behind
 SYSTEM_PACKAGES += git                   # git: the list of committed files
+SYSTEM_PACKAGES += prometheus            # promtool: checks the metrics
 
 ##@ Use
 

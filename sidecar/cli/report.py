@@ -1,16 +1,18 @@
 """`emissions-sidecar report`: add up records per project."""
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar.amounts import counted
 from sidecar.cli.options import command_parser
+from sidecar.cli.source import add_source, source_of
+from sidecar.report.source import REPORTS, DirectorySource, Source, SourceUnreadable
 from sidecar.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -21,17 +23,14 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str]) -> int:
     """Read the records, print totals per project, write them as JSON and CSV."""
     arguments = _parser().parse_args(argv)
-    source = _source(arguments.source)
-    for module in ("pydantic", "rich"):
-        if importlib.util.find_spec(module) is None:
-            raise SettingsError(
-                f"report needs {module}; install the extra 'report', from a clone: "
-                "pip install '.[report]'"
-            )
-    return _report(source, arguments)
+    with closing(source_of(arguments)) as source:
+        try:
+            return _report(source, arguments)
+        except SourceUnreadable as error:
+            return _tell(str(error))
 
 
-def _report(source: Path, arguments: argparse.Namespace) -> int:
+def _report(source: Source, arguments: argparse.Namespace) -> int:
     # pydantic and rich load late: no other command pays for them.
     from sidecar.cli.tables import print_projects  # noqa: PLC0415
     from sidecar.report.aggregate import Selection, aggregate  # noqa: PLC0415
@@ -51,11 +50,13 @@ def _report(source: Path, arguments: argparse.Namespace) -> int:
         print_projects(projects, seen)
     if not projects:
         return _tell(_nothing(source, seen.records, seen.left_out))
-    if arguments.out is None and selection != Selection():
+    # A selection does not replace the report of the whole.
+    out = Path(arguments.out) if arguments.out else _usual_place(source)
+    if out is None:
+        said = "not written: give a directory with --out"
+    elif arguments.out is None and selection != Selection():
         said = "not written: this is a selection; give a directory with --out"
     else:
-        # A selection does not replace the report of the whole.
-        out = Path(arguments.out) if arguments.out else source / "reports" / "v1"
         try:
             said = _written(out, projects, seen)
         except OSError as error:
@@ -66,6 +67,11 @@ def _report(source: Path, arguments: argparse.Namespace) -> int:
     if not arguments.json:
         print(said)
     return 0
+
+
+def _usual_place(source: Source) -> Path | None:
+    """Return where the report of a volume is written; of a container it is nowhere, unless told."""
+    return source.root / REPORTS if isinstance(source, DirectorySource) else None
 
 
 def _written(out: Path, projects: "list[ProjectTotals]", seen: "ReadReport") -> str:
@@ -79,7 +85,7 @@ def _tell(text: str) -> int:
     return 1
 
 
-def _nothing(source: Path, records: int, left_out: Mapping[str, int]) -> str:
+def _nothing(source: Source, records: int, left_out: Mapping[str, int]) -> str:
     """Say why there is nothing to report."""
     if records:
         return f"none of {counted(records, 'record')} under {source} is of the selection"
@@ -96,13 +102,15 @@ def _parser() -> argparse.ArgumentParser:
             "./emissions",
             "./emissions --project demo --since 2026-11-01 --json",
             "/mnt/all --out out",
+            "az://emissions/records/v1 --blob-account-url https://NAME.blob.core.windows.net --out out",
         ),
     )
-    parser.add_argument("source", metavar="SOURCE", help="a volume, or a directory of volumes")
+    add_source(parser)
     parser.add_argument(
         "--out",
         metavar="DIR",
-        help="where to write (default SOURCE/reports/v1; a selection is written only there)",
+        help="where to write (default SOURCE/reports/v1; a selection, and what is read from az://, is "
+        "written only there)",
     )
     parser.add_argument(
         "--project", action="append", default=[], metavar="P", help="only this project; repeatable"
@@ -111,15 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--until", metavar="T", help="only windows before this time (UTC)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
-
-
-def _source(text: str) -> Path:
-    if text.startswith("az://"):
-        raise SettingsError(f"{text}: this version reads directories; copy the container first")
-    source = Path(text)
-    if not source.is_dir():
-        raise SettingsError(f"{text}: there is no such directory; give the volume of a run")
-    return source
 
 
 def _moment(flag: str, text: str | None) -> str:

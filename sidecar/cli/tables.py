@@ -1,7 +1,10 @@
-"""Totals per project on the terminal, made with rich: a table, or a list where it is too narrow."""
+"""Reports on the terminal, made with rich: totals per project, and what `verify` found.
 
-from collections.abc import Iterator
-from typing import Final
+Totals are a table, or a list where the terminal is too narrow for it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -10,7 +13,9 @@ from rich.text import Text
 
 from sidecar.amounts import amount, counted
 from sidecar.report.aggregate import ProjectTotals
+from sidecar.report.findings import Finding, count_of
 from sidecar.report.read import ReadReport
+from sidecar.report.verify import Verdict
 
 HEADINGS: Final = (
     "project", "runs", "hours", "CPU Wh", "RAM Wh", "GPU Wh", "energy Wh", "node Wh", "g CO2e",
@@ -22,7 +27,7 @@ WIDTH_OF_FILES: Final = 180
 
 def print_projects(projects: list[ProjectTotals], seen: ReadReport) -> None:
     """Print the totals per project, what they rest on, and what was left out and why."""
-    console = Console(width=None if Console().is_terminal else WIDTH_OF_FILES, highlight=False)
+    console = _console()
     rows = [_cells(project) for project in projects]
     table = _table(rows)
     unlimited = console.options.update(width=1000)
@@ -38,6 +43,57 @@ def print_projects(projects: list[ProjectTotals], seen: ReadReport) -> None:
     )
     for reason, count in seen.left_out.items():
         console.print(Text(f"left out: {count} × {reason}", style="yellow"))
+
+
+def print_verdict(verdict: Verdict, files: int) -> None:
+    """Print what was found, with examples, and one line of what was looked at."""
+    console = _console()
+    for title, found, style in (
+        ("violation", verdict.violations, "red"),
+        ("notice", verdict.notices, "yellow"),
+    ):
+        for item in found:
+            console.print(Text(_heading(title, item), style=style))
+            for example in item.examples:
+                console.print(Text(f"  {_pairs(example)}"), soft_wrap=True)
+            if item.count > len(item.examples) and "lines" not in item.examples[0]:
+                console.print(f"  … and {item.count - len(item.examples)} more")
+    console.print(Text(_summary(verdict, files)), soft_wrap=True)
+    violations = counted(count_of(verdict.violations), "violation")
+    console.print(f"{violations}, {counted(count_of(verdict.notices), 'notice')}")
+
+
+def _heading(title: str, item: Finding) -> str:
+    return _printable(f"{title}: {item.count} × {item.kind.name} ({item.kind.meaning})")
+
+
+def _pairs(example: Mapping[str, Any]) -> str:
+    return _printable(", ".join(f"{name} {_shown(value)}" for name, value in example.items()))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(str, value))
+    return "–" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _summary(verdict: Verdict, files: int) -> str:
+    totals = verdict.totals
+    looked_at = (
+        counted(files, "file"),
+        counted(verdict.records, "record"),
+        counted(verdict.duplicates, "duplicate"),
+        counted(totals["pods"], "pod"),
+        counted(totals["boots"], "boot"),
+        f"{totals['window_start'] or '–'} to {totals['window_end'] or '–'}",
+        f"{_number(totals['energy_kwh'], 1000)} Wh",
+        f"{_number(totals['emissions_g'])} g CO2e",
+    )
+    return ", ".join(looked_at)
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else WIDTH_OF_FILES, highlight=False)
 
 
 def _table(rows: list[tuple[Text | str, ...]]) -> Table:

@@ -1,4 +1,4 @@
-"""Read records from a directory: any depth, NDJSON plain or gzip, each record once.
+"""Read records from a source: NDJSON plain or gzip, each record once.
 
 What is torn, alien or absurd is counted and named, never fatal: a report of a fleet must not fail for
 one file.
@@ -6,27 +6,21 @@ one file.
 
 import gzip
 import logging
-import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Final
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, cast
 
-from pydantic import TypeAdapter, ValidationError
+from sidecar.record import EmissionRecord
+from sidecar.report.source import RecordFile, Source
+from sidecar.validation import LINE_BYTES_MAX, InvalidRecord, RecordValidator
 
-from sidecar.record import SCHEMA, EmissionRecord
-
-LINE_BYTES_MAX: Final = 1024 * 1024
+UNREADABLE: Final = "unreadable file"
+VANISHED: Final = "file that vanished while it was read"
 
 _log = logging.getLogger(__name__)
-
-_AMOUNTS: Final = tuple(
-    item.name
-    for item in fields(EmissionRecord)
-    if item.name.endswith(("_kwh", "_g", "_l", "_s", "_seconds", "_gib"))
-)
 
 
 @dataclass(slots=True)
@@ -39,64 +33,66 @@ class ReadReport:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def record_files(source: Path) -> Iterator[Path]:
-    """Yield the record files under a volume or a tree of volumes, in a stable order."""
-    for pattern in ("*.ndjson", "*.ndjson.gz"):
-        # A pipe or device somebody put there is no record file, and would hold the report for ever.
-        yield from sorted(
-            path
-            for path in source.rglob(pattern)
-            if not path.name.startswith(".") and path.is_file()
-        )
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A line that is no record, or the rest of a file that cannot be read: its kind, and why."""
+
+    kind: str
+    text: str
 
 
-def read_records(source: Path, seen: ReadReport) -> Iterator[EmissionRecord]:
-    """Yield every valid record under `source` once; `seen` is filled on the way."""
-    adapter = TypeAdapter(EmissionRecord)
-    known: set[str] = set()
-    for path in record_files(source):
+def entries(source: Source, seen: ReadReport) -> Iterator[tuple[str, EmissionRecord | LeftOut]]:
+    """Yield every line as a record or as what is wrong with it, with the name of its file.
+
+    Counts files and what is left out in `seen`. Raises SourceUnreadable.
+    """
+    validator = RecordValidator()
+    for file in source.files():
         seen.files += 1
-        for line in _lines(path, seen):
-            record = _record(line, adapter, seen)
-            if record is None:
-                continue
-            if record.record_id in known:
-                seen.duplicates += 1
-                continue
-            known.add(record.record_id)
-            seen.records += 1
-            yield record
+        for line in _lines(file):
+            entry = line if isinstance(line, LeftOut) else _entry(line, validator)
+            if isinstance(entry, LeftOut):
+                seen.left_out[entry.kind] += 1
+            yield file.name, entry
 
 
-def _lines(path: Path, seen: ReadReport) -> Iterator[bytes]:
+def read_records(source: Source, seen: ReadReport) -> Iterator[EmissionRecord]:
+    """Yield every valid record of the source once; `seen` is filled on the way.
+
+    Raises SourceUnreadable.
+    """
+    known: set[str] = set()
+    for _, record in entries(source, seen):
+        if isinstance(record, LeftOut):
+            continue
+        if record.record_id in known:
+            seen.duplicates += 1
+            continue
+        known.add(record.record_id)
+        seen.records += 1
+        yield record
+
+
+def _lines(file: RecordFile) -> Iterator[bytes | LeftOut]:
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+        with ExitStack() as opened:
+            stream = opened.enter_context(file.open())
+            if file.name.endswith(".gz"):
+                inflated = opened.enter_context(gzip.GzipFile(fileobj=stream))
+                stream = cast("BinaryIO", inflated)
             while line := stream.readline(LINE_BYTES_MAX):
                 if line.strip():
                     yield line
+    except FileNotFoundError as error:
+        _log.warning("%s: gone before it was read: shipped, or removed", file.name)
+        yield LeftOut(VANISHED, str(error))
     except (OSError, EOFError, zlib.error) as error:
-        seen.left_out["unreadable file"] += 1
-        _log.warning("%s: read only in part: %s", path, error)
+        _log.warning("%s: read only in part: %s", file.name, error)
+        yield LeftOut(UNREADABLE, str(error))
 
 
-def _record(
-    line: bytes, adapter: TypeAdapter[EmissionRecord], seen: ReadReport
-) -> EmissionRecord | None:
+def _entry(line: bytes, validator: RecordValidator) -> EmissionRecord | LeftOut:
     try:
-        record = adapter.validate_json(line)
-    except ValidationError as error:
-        torn = error.errors(include_url=False)[0]["type"] == "json_invalid"
-        seen.left_out["torn line" if torn else "not a record"] += 1
-        return None
-    if record.schema != SCHEMA:
-        seen.left_out[f"schema {record.schema}, this version reads {SCHEMA}"] += 1
-        return None
-    if not record.record_id or not _plausible(record):
-        seen.left_out["negative or infinite amount, or no record_id"] += 1
-        return None
-    return record
-
-
-def _plausible(record: EmissionRecord) -> bool:
-    amounts = (getattr(record, name) for name in _AMOUNTS)
-    return all(amount is None or 0 <= amount < math.inf for amount in amounts)
+        return validator.record_of(line)
+    except InvalidRecord as error:
+        return LeftOut(error.kind, str(error))

@@ -76,7 +76,9 @@ def test_a_name_from_a_pod_is_no_markup_and_no_control_sequence(tmp_path, capsys
     ("argv", "told"),
     [
         (["/nonexistent"], "there is no such directory"),
-        (["az://container"], "this version reads directories"),
+        (["az://container"], "set EMISSIONS_BLOB_ACCOUNT_URL"),
+        (["az://No"], "'No' is no container name"),
+        (["az://container?sv=1&sig=secret"], "a SAS is given in EMISSIONS_BLOB_SAS"),
         (["{volume}", "--since", "yesterday"], "--since: 'yesterday' is not a date"),
     ],
 )
@@ -84,6 +86,7 @@ def test_bad_input_is_one_clear_line_and_exit_2(volume, capsys, argv, told):
     assert main(["report", *(word.format(volume=volume) for word in argv)]) == 2
     error = capsys.readouterr().err
     assert told in error
+    assert "secret" not in error
     assert error.count("\n") == 1
 
 
@@ -155,3 +158,9 @@ def test_a_terminal_that_is_too_narrow_gets_a_list_with_whole_numbers(volume, ca
     text = capsys.readouterr().out
     assert "…" not in text
     assert "energy Wh   2,000" in text
+
+
+def test_settings_of_other_commands_are_not_obeyed(volume, monkeypatch):
+    monkeypatch.setenv("EMISSIONS_INTERVAL", "never")
+    monkeypatch.setenv("EMISSIONS_BLOB_CONNECTION_STRING", "nonsense")
+    assert main(["report", str(volume)]) == 0

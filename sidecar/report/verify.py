@@ -1,0 +1,170 @@
+"""Verify records: what is lost, doubled, torn, or does not add up. Pure: records in, a verdict out.
+
+Violations mean that totals of these records are wrong, or cannot be trusted; notices explain what looks
+odd and is in order. Each check is described where it is made: of one record in `arithmetic`, of one
+process and of one pod in `history`, of one node in `sharing`. Here: each record once.
+
+A record that is torn, alien or absurd, or whose id or times place it nowhere, is a violation and takes
+no further part. For the memory it takes see `ledger`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from sidecar.record import EmissionRecord
+from sidecar.report.arithmetic import check_sums
+from sidecar.report.findings import CONFLICT, DUPLICATE, TIME, TWO_FORMS, Finding, Findings, Kind
+from sidecar.report.history import check_boot, check_pod
+from sidecar.report.ledger import Boot, Ledger, NoPlaceInTime
+from sidecar.report.read import LeftOut
+from sidecar.report.sharing import check_node
+from sidecar.segment import COMPRESSED_SUFFIX, HANDED_OVER, SUFFIX
+from sidecar.windows import rfc3339
+
+_TOTALED: Final = ("duration_s", "gap_s", "energy_kwh", "facility_energy_kwh", "emissions_g")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found. `totals` count each record once; an amount no record knows is None."""
+
+    violations: tuple[Finding, ...]
+    notices: tuple[Finding, ...]
+    records: int
+    duplicates: int
+    totals: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there are records, and none of them violates anything."""
+        return self.records > 0 and not self.violations
+
+
+def verify(entries: Iterable[tuple[str, EmissionRecord | LeftOut]]) -> Verdict:
+    """Verify records, each with the name of its file. Reads them once."""
+    ledger, found = Ledger(), Findings()
+    for file, entry in entries:
+        if isinstance(entry, LeftOut):
+            found.add_line(Kind(entry.kind, "left out"), file, entry.text)
+            continue
+        try:
+            ledger.add(file, entry)
+        except NoPlaceInTime as error:
+            found.add_line(TIME, file, str(error))
+            continue
+        check_sums(entry, file, found)
+    return _verdict(ledger, found)
+
+
+def _verdict(ledger: Ledger, found: Findings) -> Verdict:
+    rows_of_boots = {
+        number: _each_once(ledger, boot, found) for number, boot in enumerate(ledger.boots)
+    }
+    set_back = {
+        number
+        for number, rows in rows_of_boots.items()
+        if check_boot(ledger, ledger.boots[number], rows, found)
+    }
+    _check_pods(ledger, rows_of_boots, set_back, found)
+    _check_nodes(ledger, rows_of_boots, set_back, found)
+    records = sum(map(len, rows_of_boots.values()))
+    return Verdict(
+        violations=found.all(violations=True),
+        notices=found.all(violations=False),
+        records=records,
+        duplicates=len(ledger) - records,
+        totals=_totals(ledger, rows_of_boots),
+    )
+
+
+def _each_once(ledger: Ledger, boot: Boot, found: Findings) -> list[int]:
+    """Return the records of a process in order; of those with one id, the first that was read."""
+    sequences = ledger.column("sequence")
+    once: list[int] = []
+    for row in sorted(boot.rows, key=lambda row: (sequences[row], row)):
+        if not once or sequences[once[-1]] != sequences[row]:
+            once.append(row)
+            continue
+        first, second = ledger[once[-1]], ledger[row]
+        files = [ledger.files[first.file], ledger.files[second.file]]
+        if first.digest != second.digest:
+            kind = CONFLICT
+        else:
+            kind = TWO_FORMS if files[0] != files[1] and _is_one_segment(*files) else DUPLICATE
+        found.add(kind, record_id=f"{boot.stem}.{first.sequence}", files=files)
+    return once
+
+
+def _is_one_segment(first: str, second: str) -> bool:
+    """Whether two files are one segment in two forms, as a kill at the wrong moment leaves them.
+
+    On a volume it is compressed before the plain file goes; in Blob a pod may have stored its segment,
+    died before it knew, and another handed it over.
+    """
+    return _bare(first) == _bare(second)
+
+
+def _bare(file: str) -> PurePosixPath:
+    path = PurePosixPath(file)
+    for suffix in (COMPRESSED_SUFFIX, SUFFIX):
+        if path.name.endswith(suffix):
+            return path.with_name(path.name.removesuffix(suffix).removesuffix(HANDED_OVER))
+    return path
+
+
+def _check_pods(
+    ledger: Ledger, rows_of_boots: dict[int, list[int]], set_back: set[int], found: Findings
+) -> None:
+    pods: dict[str, dict[int, list[int]]] = {}
+    for number, rows in rows_of_boots.items():
+        pod_uid = ledger.boots[number].pod_uid
+        if pod_uid is not None:
+            pods.setdefault(pod_uid, {})[number] = rows
+    for boots in pods.values():
+        if len(boots) > 1:
+            check_pod(ledger, boots, set_back, found)
+
+
+def _check_nodes(
+    ledger: Ledger, rows_of_boots: dict[int, list[int]], set_back: set[int], found: Findings
+) -> None:
+    node_of, boot_of = ledger.column("node"), ledger.column("boot")
+    nodes: dict[int, list[int]] = {}
+    for rows in rows_of_boots.values():
+        for row in rows:
+            nodes.setdefault(int(node_of[row]), []).append(row)
+    nodes.pop(-1, None)
+    starts, ends = ledger.column("start_s"), ledger.column("end_s")
+    for node, rows in nodes.items():
+        boots = {int(boot_of[row]) for row in rows}
+        if len(boots) > 1:
+            rows.sort(key=lambda row: (starts[row], ends[row]))
+            check_node(ledger, node, rows, found, was_set_back=bool(boots & set_back))
+
+
+def _totals(ledger: Ledger, rows_of_boots: dict[int, list[int]]) -> dict[str, Any]:
+    rows = [row for rows in rows_of_boots.values() for row in rows]
+    starts, ends = ledger.column("start_s"), ledger.column("end_s")
+    totals: dict[str, Any] = {
+        "pods": len({boot.pod_uid for boot in ledger.boots if boot.pod_uid is not None}),
+        "boots": len(ledger.boots),
+        "nodes": len(ledger.nodes),
+        "window_start": rfc3339(min(starts[row] for row in rows)) if rows else None,
+        "window_end": rfc3339(max(ends[row] for row in rows)) if rows else None,
+    }
+    for name in _TOTALED:
+        column = ledger.column(name)
+        totals[name] = _total(value for row in rows if not math.isnan(value := column[row]))
+    return totals
+
+
+def _total(values: Iterable[float]) -> float | None:
+    """Add up to the last bit, in whatever order they came; None of nothing, or of what is absurd."""
+    known = list(values)
+    try:
+        return math.fsum(known) if known else None
+    except OverflowError:
+        return None
