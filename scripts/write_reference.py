@@ -29,7 +29,13 @@ from sidecar.exporters import codecarbon_csv
 from sidecar.exporters.summary import Totals, summary_mapping
 from sidecar.record import SCHEMA, EmissionRecord, GpuRecord
 from sidecar.report.aggregate import ProjectTotals, to_row
-from sidecar.settings import declared_settings, default_text, environment_name, flag_name
+from sidecar.settings import (
+    Group,
+    declared_settings,
+    default_text,
+    environment_name,
+    flag_name,
+)
 from sidecar.units import Figure
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -66,11 +72,18 @@ UNIT_OF_SUFFIX: Final = {
 
 VOLUME_FILES: Final = (
     (
-        "records/<stem>.0.ndjson",
-        "one JSON object a line; the stem is `<pod uid>.<12 hex digits>`, outside a pod `run.<…>`",
+        "records/<stem>.<seq>.ndjson",
+        "the open segment, one JSON object a line; the stem is `<pod uid>.<12 hex digits>` or "  # noqa: ISC004
+        "`run.<…>`, seq the number of its first record",
     ),
-    ("summary.json", "running totals of the newest process that writes here, replaced atomically"),
+    ("records/<stem>.<seq>.ndjson.gz", "a closed segment; with a transport until it is shipped"),
+    ("records/refused/", "segments that the far side will never take; why is in the log"),
+    ("records/.<stem>.owner", "locked by the process that writes these segments"),
+    ("summary.json", "running totals of a run, replaced atomically"),
+    ("summary.<stem>.json", "the same of a run beside another on this volume"),
+    (".owner", "locked by the process that writes `summary.json`"),
     ("emissions.csv", "one cumulative row per run, in the columns of CodeCarbon 3.3.2"),
+    ("emissions.<stem>.csv", "the same of a run that shares the volume with another machine"),
     (
         ".emissions.csv.lock",
         "empty; the lock that lets several processes write `emissions.csv`",
@@ -180,28 +193,41 @@ def page(title: str, *parts: str) -> str:
 
 def settings_page() -> str:
     """Return every setting: flag, environment variable, default, what it takes and means."""
+    few = ", ".join(code(flag_name(name)) for name in (*PLACE, *CARBON))
+    return page(
+        "Settings",
+        "A flag goes before the environment variable, the environment variable before the default. "
+        "An empty variable counts as unset. A secret has no flag. "
+        "An unknown `EMISSIONS_*` variable, or a bad value, is one line and exit code 2. "
+        "Durations are written like `500ms`, `15s`, `1m`, `2h`; "
+        "a plain number is seconds.",
+        f"## Metering\n\n`run`, `exec`, `detect`; `estimate` takes the flags {few}.",
+        _settings_table("meter"),
+        "The annotations `emissions/project`, `emissions/experiment` and `emissions/interval` of a "
+        "pod are used where no setting speaks. See [record](record.md) for what is recorded.",
+        "## Shipping\n\n`run`, `exec` (without `--listen` and `--termination-log`), `detect`.",
+        _settings_table("ship"),
+        "## Azure Blob\n\n`run`, `exec`, `detect`, `collector`; `report` and `verify` for `az://…`, "
+        "without `--blob-container`.",
+        _settings_table("blob"),
+        "## Collector\n\n`collector`, which takes `--listen`, `--transport-directory` and the "
+        "log's, too.",
+        _settings_table("collector"),
+    )
+
+
+def _settings_table(group: Group) -> str:
     rows = (
         (
-            code(flag_name(item.name)),
+            "" if item.metadata["secret"] else code(flag_name(item.name)),
             code(environment_name(item.name)),
             code(default_text(item)),
             code(item.metadata["metavar"]),
             item.metadata["help"] + _units_of(item),
         )
-        for item in declared_settings()
+        for item in declared_settings(group)
     )
-    few = ", ".join(code(flag_name(name)) for name in (*PLACE, *CARBON))
-    return page(
-        "Settings",
-        "A flag goes before the environment variable, the environment variable before the default. "
-        "An empty variable counts as unset. `run`, `exec` and `detect` take all settings; "
-        f"`estimate` takes the flags {few}. Durations are written like `500ms`, `15s`, `1m`, `2h`; "
-        "a plain number is seconds. "
-        "An unknown `EMISSIONS_*` variable, or a bad value, is one line and exit code 2.",
-        table(("flag", "environment", "default", "takes", "meaning"), rows),
-        "The annotations `emissions/project`, `emissions/experiment` and `emissions/interval` of a "
-        "pod are used where no setting speaks. See [record](record.md) for what is recorded.",
-    )
+    return table(("flag", "environment", "default", "takes", "meaning"), rows)
 
 
 def _units_of(item: Field[Any]) -> str:
@@ -212,7 +238,7 @@ def _units_of(item: Field[Any]) -> str:
         found = re.search(r"is not one of: (.*)", str(error))
         if found:
             words = ", ".join(code(word) for word in found[1].split(", "))
-            return f"; one of {words}" if item.name != "transport" else ""
+            return f"; one of {words}"
     return ""
 
 

@@ -180,13 +180,15 @@ class Agent:
             self.begin()
         self._parts.meter.sample()  # opens the GPUs
         self._parts.identity.start()
-        self._early_identity = self._parts.identity.current().identity
+        resolution = self._parts.identity.current()
+        self._early_identity = resolution.identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
         self._side_files = SideFiles(self._settings.volume, self._stem)
         clock, opener = self._parts.clock, self._parts.open_transport
         self.outbox = Outbox(self._settings, self._stem, opener, clock.monotonic_s)
         self.outbox.open()
-        if self._parts.identity.current().settled:
+        if resolution.settled:
+            self._early = None
             self.outbox.release()
         record = self._start_record()
         self.totals = totals_of(record)

@@ -442,8 +442,7 @@ class Settings:
     )
     uploads: int = setting(
         whole_number_between(1, 256),
-        "segments stored at the same time, 1 to 256; four times as many may wait, more are asked to come "
-        "again",
+        "segments stored at the same time, 1 to 256; four times as many may wait, more come again",
         metavar="N",
         default=16,
         group="collector",

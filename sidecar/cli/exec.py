@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from sidecar.agent import Agent
 from sidecar.assembly import assemble
 from sidecar.cli.logs import logs_held, set_up_logs
-from sidecar.cli.options import add_settings, command_parser, settings_from
+from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
 from sidecar.exporters.summary import Totals, totals_text
 from sidecar.metering import Metering, patience_s
-from sidecar.settings import Settings, SettingsError
+from sidecar.settings import Settings, SettingsError, declared_settings
 from sidecar.supervise import (
     ENDING,
     FORWARDED,
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         action="store_true",
         help="leave processes alone that CMD left running; else they are ended when CMD ends",
     )
-    add_settings(parser)
+    add_settings(parser, offered())
     options, command = _split(argv)
     arguments, unknown = parser.parse_known_args(options)
     if not command:
@@ -61,6 +61,12 @@ def main(argv: Sequence[str]) -> int:
         if not arguments.keep_background:
             child.end_leftovers(waiter)
     return exit_code
+
+
+def offered() -> list[str]:
+    """Return the settings of `exec`: not those that a container of its own has."""
+    declared = (item.name for item in declared_settings(*SIDECAR))
+    return [name for name in declared if name not in ("listen", "termination_log")]
 
 
 def _begun(settings: Settings) -> Agent | None:

@@ -45,7 +45,12 @@ def set_up_logs(settings: Settings, *, quiet: bool = False) -> None:
     root.setLevel("WARNING" if quiet and by_default else settings.log_level.upper())
     # Third parties speak only when something is wrong: urllib3 logs every request otherwise, and the
     # kubernetes client whole bodies, tokens in them.
-    quiet_from = {"urllib3": "WARNING", "azure": "WARNING", "kubernetes": "WARNING", "uvicorn": "ERROR"}
+    quiet_from = {
+        "urllib3": "WARNING",
+        "azure": "WARNING",
+        "kubernetes": "WARNING",
+        "uvicorn": "ERROR",
+    }
     for name, level in quiet_from.items():
         logging.getLogger(name).setLevel(level)
 

@@ -146,6 +146,11 @@ class _Access:
         return None
 
 
+def _project_folder(blob_name: str) -> str:
+    """Return `records/v1/project=<project>` of a blob's name: what a SAS may be limited to."""
+    return "/".join(blob_name.split("/")[:3])
+
+
 class BlobTransport:
     """Delivers to one container; many threads may use it. `now` is the wall clock, in seconds."""
 
@@ -157,6 +162,7 @@ class BlobTransport:
         self._lock = threading.Lock()
         self._unanswered: dict[str, None] = {}  # in the order of sending
         self._overdue: list[threading.Thread] = []
+        self._created_in: set[str] = set()  # folders of projects
 
     @property
     def destination(self) -> str:
@@ -178,6 +184,7 @@ class BlobTransport:
             delivery = self._existing_or_raise(parcel, error, deadline, attempted=attempted)
         else:
             delivery = "created"
+            self._created_in.add(_project_folder(parcel.blob_name))
         self._answered(parcel.blob_name)
         return delivery
 
@@ -244,9 +251,10 @@ class BlobTransport:
                 "compare the two, and remove the wrong one",
                 refused=True,
             ) from None
-        if attempted and self._access.creates_only and code == "AuthorizationPermissionMismatch":
-            # This is how some answer a create-only SAS about a blob that exists; and an answer to an
-            # earlier attempt at this one was lost.
+        may_create = attempted or _project_folder(parcel.blob_name) in self._created_in
+        if may_create and self._access.creates_only and code == "AuthorizationPermissionMismatch":
+            # This is how some answer a create-only SAS about a blob that exists. It is believed where an
+            # answer to an earlier attempt was lost, or this very SAS has created others beside it.
             return "existing"
         if not attempted and not self._may_have_arrived(error):
             self._answered(parcel.blob_name)

@@ -193,6 +193,24 @@ def test_a_replay_with_a_create_only_sas_is_told_where_no_answer_was_lost(shippi
         assert "sp=cr" in str(failure)
 
 
+def test_what_an_earlier_process_stored_is_known_once_the_sas_has_created_beside_it(shipping):
+    """So a killed process's segment, stored but not yet deleted, does not stay on the volume."""
+    shipping.by_sas("c").deliver(parcel(1), IN_TIME_S)
+    another_process = shipping.by_sas("c")
+    assert another_process.deliver(parcel(2), IN_TIME_S) == "created"
+    assert another_process.deliver(parcel(1), IN_TIME_S) == "existing"
+
+
+def test_what_a_sas_created_for_one_project_says_nothing_of_another(shipping):
+    """A SAS may be limited to one folder."""
+    other = parcel(1, project="other")
+    shipping.by_sas("c").deliver(other, IN_TIME_S)
+    another_process = shipping.by_sas("c")
+    another_process.deliver(parcel(2), IN_TIME_S)
+    with pytest.raises(Undelivered, match="does not allow this, or the blob exists"):
+        another_process.deliver(other, IN_TIME_S)
+
+
 def test_a_sas_that_may_not_create_at_all_is_no_replay_where_an_answer_was_lost(shipping, proxy):
     transport = shipping.through(proxy, sas="r")
     proxy.black_hole(faults=1)
