@@ -260,8 +260,8 @@ class Agent:
     def _hurry(self) -> None:
         """Make windows short and ship each at once: only the last is lost when SIGKILL comes."""
         self._hurried_s = self._parts.clock.monotonic_s()
-        self._interval_s = min(self._interval_s, HURRIED_INTERVAL_S)
         self._close_window()
+        self._interval_s = min(self._interval_s, HURRIED_INTERVAL_S)
         self._settle()
         self._opened()[0].hurry()
 
@@ -314,7 +314,9 @@ class Agent:
         reading = self._parts.meter.read()
         usage = usage_between(mark.reading, reading)
         if end_reason is None:
-            wall_s = snapped_s(wall_s, self._interval_s)
+            snapped = snapped_s(wall_s, self._interval_s)
+            # Not to before the window began: a clock that was set back is told by its own time.
+            wall_s = snapped if snapped >= mark.wall_s else wall_s
         window = window_between(mark.wall_s, wall_s, usage.duration_s)
         self._mark = _Mark(wall_s, reading)
         self._sequence += 1

@@ -90,7 +90,7 @@ class Metering:
                 self.failed = True
                 reason = "metering failed"
             self._ended(agent.close(reason))
-        except Exception:  # noqa: BLE001 - training first: it goes on without metering
+        except (Exception, SystemExit):  # noqa: BLE001 - training first: it goes on without metering
             _log.exception("metering failed and ended")
             self.failed = True
         finally:

@@ -120,6 +120,7 @@ class Outbox:
         self._partition = partition
         self.journal.closed_size = self._spool.state().size + self._kept_size
         self.journal.append(record)
+        self._queue(self.journal.rescued())
         self.journal.beat()
         if self._is_due() and not self._is_held:
             self._close_segment()
@@ -151,7 +152,7 @@ class Outbox:
         if self._shipper is None and self.journal.size < KEPT_SIZE:
             return
         closed = self.journal.seal()
-        self._queue([*self.journal.rescued(), *([closed] if closed else [])])
+        self._queue([closed] if closed else [])
         # What no volume takes goes out from memory, as long as the far side takes all at once.
         if not self._spool.state().segments:
             self._close_waiting()

@@ -22,6 +22,9 @@ RECORDS_ROOT: Final = "records/v1"
 OUTSIDE_A_POD: Final = "run"
 """Stands for the pod's uid where there is no pod."""
 
+NO_PROJECT: Final = "default"
+"""Stands for the project in Blob where the record names none."""
+
 NO_CLUSTER: Final = "unknown"
 """Stands for the cluster in Blob where its name is not known."""
 
@@ -34,11 +37,13 @@ SEGMENT_BYTES_MAX: Final = 16 * 1024**2
 """A segment's NDJSON is never longer; what is, is no segment of ours."""
 
 _PART_CHARACTERS_MAX: Final = 180
-_NAME: Final = re.compile(
-    r"(?P<owner>[A-Za-z0-9-]{1,64})\.(?P<boot>[A-Za-z0-9-]{1,64})\.(?P<sequence>\d{8,12})"
-)
 _RECORD_ID: Final = re.compile(
-    r"(?P<owner>[A-Za-z0-9-]{1,64})\.(?P<boot>[A-Za-z0-9-]{1,64})\.(?P<sequence>\d{1,12})", re.ASCII
+    r"(?P<owner>[A-Za-z0-9-]{1,64})\.(?P<boot>[A-Za-z0-9-]{1,64})\.(?P<sequence>0|[1-9]\d{0,11})",
+    re.ASCII,
+)
+_FILE: Final = re.compile(
+    r"(?P<stem>[A-Za-z0-9-]{1,64}\.[A-Za-z0-9-]{1,64})\.(?P<sequence>\d{8,12})\.ndjson(?:\.gz)?",
+    re.ASCII,
 )
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?=T)", re.ASCII)
 
@@ -74,11 +79,13 @@ class SegmentName:
     @classmethod
     def of_file(cls, file_name: str) -> Self | None:
         """Return the name of a segment's file on a volume; None where it is no segment's."""
-        bare = file_name.removesuffix(".gz").removesuffix(SUFFIX)
-        match = _NAME.fullmatch(bare)
-        if match is None or bare == file_name:
+        match = _FILE.fullmatch(file_name)
+        if match is None:
             return None
-        return cls(match["owner"], match["boot"], int(match["sequence"]))
+        owner, _, boot_id = match["stem"].partition(".")
+        name = cls(owner, boot_id, int(match["sequence"]))
+        # More zeros than needed would be another file than the one of this name.
+        return name if file_name.startswith(f"{name}.") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +105,30 @@ class Parcel:
 
 def blob_name(first_record: Mapping[str, Any], *, handed_over: bool = False) -> str:
     """Return where a segment that begins with this record is stored. Raises NotASegment."""
-    name = SegmentName.of_record(str(first_record.get("record_id", "")))
-    date = _DATE.match(str(first_record.get("window_start", "")))
+    name = SegmentName.of_record(_text(first_record, "record_id"))
+    date = _DATE.match(_text(first_record, "window_start"))
     if date is None:
         raise NotASegment(f"record {name}: window_start is no time")
-    project = path_part(str(first_record.get("project") or "default"))
-    cluster = path_part(str(first_record.get("cluster") or NO_CLUSTER))
+    project = path_part(_text(first_record, "project") or NO_PROJECT)
+    cluster = path_part(_text(first_record, "cluster") or NO_CLUSTER)
     mark = HANDED_OVER if handed_over else ""
     return (
         f"{RECORDS_ROOT}/project={project}/date={date[0]}/{cluster}/{name}{mark}{COMPRESSED_SUFFIX}"
     )
 
 
+def _text(record: Mapping[str, Any], column: str) -> str:
+    """Return a column that holds text, or nothing. Raises NotASegment where it holds anything else."""
+    value = record.get(column)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise NotASegment(f"{column} is no text but a {type(value).__name__}")
+    return value
+
+
 def path_part(text: str) -> str:
-    """Escape a name so that it is one part of a path, whatever it holds; different names stay different.
+    """Escape a name that is not empty: one part of a path, whatever it holds, and unlike any other's.
 
     Percent-encoding as in RFC 3986, of dots at either end too (`..`, and Azure drops dots at the
     end); a name that would be too long is cut, and ends in `~` and a digest of the whole.
@@ -161,8 +178,8 @@ def first_record(ndjson: bytes) -> Mapping[str, Any]:
     """Return the first line of a segment as a mapping. Raises NotASegment."""
     line, newline, _ = ndjson.partition(b"\n")
     try:
-        row = json.loads(line)
-    except ValueError as error:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:  # RecursionError: brackets within brackets
         raise NotASegment(f"its first line is no JSON: {error}") from error
     if not newline or not isinstance(row, dict):
         raise NotASegment("its first line is no record")

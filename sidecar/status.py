@@ -9,16 +9,24 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any, Final, Protocol, cast
 
 REQUEST_S: Final = 5.0
-"""A client that does not get its request out within this time is hung up on."""
+"""A client that has not sent its request and read the answer within this time is hung up on."""
 
 CONNECTIONS_MAX: Final = 8
 """Requests served at the same time; one more ends the oldest, so that none can hold a place."""
+
+BODY_BYTES_MAX: Final = 64 * 1024
+"""So much of a request's body is read, and dropped."""
+
+END_S: Final = 1.0
+"""A request that was hung up on ends at once; this long is waited for it at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +46,12 @@ class Watched(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer."""
+    """One HTTP answer; `allow` are the methods that would be right."""
 
     status: int
     body: bytes
     content_type: str = "text/plain; charset=utf-8"
+    allow: str | None = None
 
 
 class StatusServer:
@@ -65,8 +74,12 @@ class StatusServer:
         return str(host), int(port)
 
     def start(self) -> None:
-        """Begin to answer. Raises RuntimeError where no thread can be had."""
-        self._thread.start()
+        """Begin to answer. Raises RuntimeError, and is closed, where no thread can be had."""
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._server.server_close()
+            raise
 
     def close(self) -> None:
         """Stop answering."""
@@ -79,8 +92,9 @@ class StatusServer:
         if path == "/terminating" and method in ("GET", "POST"):
             self._watched.hurry()
             return Answer(200, b"windows are short from now on, and shipped at once\n")
-        if method != "GET":
-            return Answer(405, b"GET is wanted\n")
+        if method not in ("GET", "HEAD") or path == "/terminating":
+            allow = "GET, POST" if path == "/terminating" else "GET, HEAD"
+            return Answer(405, b"GET is wanted\n", allow=allow)
         if path == "/healthz":
             return (
                 Answer(503, b"metering ended\n") if self._watched.is_over else Answer(200, b"ok\n")
@@ -98,17 +112,35 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def _respond(self) -> None:
-        server = cast("_Server", self.server)
-        answer = server.answer(self.command, self.path.partition("?")[0])
+        self._drop_body()
+        answer = self._answer()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
+        if answer.allow is not None:
+            self.send_header("Allow", answer.allow)
         self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    do_GET = do_POST = do_HEAD = _respond  # noqa: N815 - the names http.server calls
+    # The names http.server calls; to any other method it answers 501.
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _respond  # noqa: N815
+
+    def _answer(self) -> Answer:
+        server = cast("_Server", self.server)
+        path = self.path.partition("?")[0]
+        try:
+            return server.answer(self.command, path)
+        except Exception:  # noqa: BLE001 - what is told of the metering must not end with it
+            _log.exception("%s could not be answered, which is a bug", path[:80])
+            return Answer(500, b"this could not be answered; see the log\n")
+
+    def _drop_body(self) -> None:
+        """Read a small body: closing with bytes unread resets the connection and loses the answer."""
+        length = self.headers.get("Content-Length", "")
+        if length.isascii() and length.isdigit() and len(length) < 9:
+            self.rfile.read(min(int(length), BODY_BYTES_MAX))
 
     def log_message(self, *_: object) -> None:
         """Log no requests: kubelet asks every few seconds."""
@@ -119,31 +151,58 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    allow_reuse_port = False
+    request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], answer: Callable[[str, str], Answer]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.answer = answer
-        self._active: dict[socket.socket, None] = {}
-        self._lock = threading.Lock()
+        self._begun_s: dict[socket.socket, float] = {}
+        self._ended = threading.Condition()
         super().__init__(address, _Handler)
 
+    def server_bind(self) -> None:
+        """Bind, and look no name up: where DNS is blocked, that takes many seconds."""
+        TCPServer.server_bind(self)
+        host, port = self.server_address[:2]
+        self.server_name, self.server_port = str(host), int(port)
+
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Begin a request, and end the oldest where there are too many."""
-        with self._lock:
-            self._active[request] = None
-            if len(self._active) > CONNECTIONS_MAX:
-                oldest = next(iter(self._active))
-                del self._active[oldest]
-                with contextlib.suppress(OSError):
-                    oldest.shutdown(socket.SHUT_RDWR)
+        """Begin a request; where there are too many, hang up on the oldest and wait for their end."""
+        with self._ended:
+            self._begun_s[request] = time.monotonic()
+            for oldest in list(self._begun_s)[:-CONNECTIONS_MAX]:
+                _hang_up(oldest)
+            self._ended.wait_for(lambda: len(self._begun_s) <= CONNECTIONS_MAX, END_S)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
         """End a request."""
-        with self._lock:
-            self._active.pop(request, None)
         super().shutdown_request(request)
+        with self._ended:
+            self._begun_s.pop(request, None)
+            self._ended.notify_all()
+
+    def service_actions(self) -> None:
+        """Hang up on who takes too long; a byte now and then does not count. Called every 0.2 s."""
+        with self._ended:
+            for request, begun_s in self._begun_s.items():
+                if time.monotonic() - begun_s > REQUEST_S:
+                    _hang_up(request)
+
+    def server_close(self) -> None:
+        """Stop listening, and hang up on whoever is still there."""
+        super().server_close()
+        with self._ended:
+            for request in self._begun_s:
+                _hang_up(request)
+            self._ended.wait_for(lambda: not self._begun_s, END_S)
 
     def handle_error(self, *_: object) -> None:
         """Log a request that failed, which its client may cause at will, at debug level only."""
         _log.debug("a request failed", exc_info=True)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # its client was faster
+        connection.shutdown(socket.SHUT_RDWR)

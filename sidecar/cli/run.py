@@ -85,7 +85,8 @@ class _Sidecar:
         """Take note that the end is near: said by the preStop hook."""
         if not self._is_terminating:
             self._is_terminating = True
-            self._reason = "terminating"
+            if self._reason == "running":  # a signal may have been faster
+                self._reason = "terminating"
             _log.info("the end is announced: windows are short from now on, and shipped at once")
             self.metering.hurry()
 
@@ -116,7 +117,8 @@ class _Sidecar:
             )
             yield
             return
-        _log.info("listening on http://%s:%d", *server.address)
+        host, port = server.address
+        _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
         try:
             yield
         finally:

@@ -6,13 +6,16 @@ users expect of parallel runs; one of another machine, where locks may not reach
 `emissions.<stem>.csv`. So no file is ever written by two at once.
 """
 
+import errno
 import logging
 from pathlib import Path
 from typing import Final
 
-from sidecar.journal.claim import Claim
+from sidecar.journal.claim import TRIES_MAX, Claim
 
 OWNER_FILE: Final = ".owner"
+
+_PLAIN: Final = ("summary.json", "emissions.csv")
 
 _log = logging.getLogger(__name__)
 
@@ -22,34 +25,54 @@ class SideFiles:
 
     def __init__(self, volume: Path, stem: str) -> None:
         self._volume = volume
-        self._stem = stem
+        self._own = (f"summary.{stem}.json", f"emissions.{stem}.csv")
         self._claim: Claim | None = None
         self._names: tuple[str, str] | None = None
 
     def paths(self) -> tuple[Path, Path]:
-        """Return where the summary and the CSV go. Raises OSError where the volume fails."""
-        if self._names is None:
-            self._names = self._decided()
+        """Return where the summary and the CSV go now. Raises OSError where the volume fails.
+
+        A plain name is given up when another process has taken it over (this one was suspended for
+        hours, or somebody cleared the volume), and what was given up does not come back.
+        """
+        if self._claim is None or not self._claim.is_held:
+            self._decide()
         if self._claim is not None:
             self._claim.beat()
-        summary, csv = self._names
+        summary, csv = self._names or _PLAIN
         return self._volume / summary, self._volume / csv
 
-    def _decided(self) -> tuple[str, str]:
+    def _decide(self) -> None:
         self._volume.mkdir(parents=True, exist_ok=True)
-        path = self._volume / OWNER_FILE
-        self._claim = Claim.take(path)
+        self.release(remove=False)
+        is_elsewhere = self._is_owned_elsewhere()
+        before = self._names or _PLAIN
         if self._claim is not None:
-            return "summary.json", "emissions.csv"
-        elsewhere = Claim.is_of_another_machine(path)
-        csv = f"emissions.{self._stem}.csv" if elsewhere else "emissions.csv"
-        summary = f"summary.{self._stem}.json"
-        _log.info(
-            "another process writes summary.json on %s: this one writes %s", path.parent, summary
-        )
-        return summary, csv
+            # Whose owner ended while this one writes: the claim keeps other machines off its CSV.
+            self._names = before
+            return
+        self._names = (self._own[0], self._own[1] if is_elsewhere else before[1])
+        if self._names != before:
+            _log.info(
+                "another process writes summary.json on %s: this one writes %s and %s",
+                self._volume, *self._names,
+            )  # fmt: skip
 
-    def release(self) -> None:
+    def _is_owned_elsewhere(self) -> bool:
+        """Claim the plain names; tell whether a process of another machine has them. Raises OSError."""
+        path = self._volume / OWNER_FILE
+        for _ in range(TRIES_MAX):
+            self._claim = Claim.take(path)
+            if self._claim is not None:
+                return False
+            try:
+                return Claim.is_of_another_machine(path)
+            except FileNotFoundError:
+                continue  # its owner ended just now
+        raise OSError(errno.EAGAIN, "is removed again and again", str(path))
+
+    def release(self, *, remove: bool = True) -> None:
         """Leave the plain names to the next process."""
         if self._claim is not None:
-            self._claim.release(remove=True)
+            self._claim.release(remove=remove)
+            self._claim = None

@@ -165,7 +165,10 @@ class Journal:
     def _write(self, content: bytes) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._refuse_beyond_limits(len(content))
-        if self._claim is None or not self._claim.is_current:
+        if self._claim is not None and not self._claim.is_held:
+            self._claim.release()
+            self._claim = None
+        if self._claim is None:
             self._claim = Claim.take(owner_path(self.directory, self._stem))
         segment = self._segment()
         if not segment.content:

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import json
 import os
+import re
+import threading
 import time
 from pathlib import Path
 from typing import Final, Self
@@ -20,20 +22,23 @@ FRESH_S: Final = 2 * 3600.0
 
 KERNEL_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
+TRIES_MAX: Final = 100
+"""A claim whose file is another each time it is looked at is not to be had."""
+
 _NO_LOCKS_HERE: Final = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _LENGTH_MAX: Final = 16 * 1024
+_RECEIPT: Final = re.compile(r"[!-~]+")  # it becomes a header of a request
 
 
 class Claim:
     """One claimed file, locked until released."""
 
-    def __init__(
-        self, path: Path, descriptor: int, receipt: str | None, *, is_locked: bool
-    ) -> None:
+    def __init__(self, path: Path, descriptor: int, receipt: str | None) -> None:
         self.path = path
         self.receipt = receipt
         self._descriptor = descriptor
-        self._is_locked = is_locked
+        self._is_written = False
+        self._lock = threading.RLock()  # a descriptor closed in between may be another file's
 
     @classmethod
     def take(cls, path: Path, *, of_this_pod: bool = False) -> Self | None:
@@ -42,21 +47,22 @@ class Claim:
         What is of this very pod is on this machine or nowhere: after a reboot the lock alone decides.
         Raises OSError where the volume cannot be written.
         """
-        while True:
+        for _ in range(TRIES_MAX):
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o644)
             try:
                 claim = cls._taken(path, descriptor, of_this_pod=of_this_pod)
+                if claim is not None and claim.is_current:
+                    claim.write()
+                    return claim
             except OSError:
                 os.close(descriptor)
                 raise
+            os.close(descriptor)
             if claim is None:
-                os.close(descriptor)
                 return None
-            if claim.is_current:
-                claim.write()
-                return claim
-            claim.release()  # whoever had it removed it meanwhile: there may be another by now
+            # Whoever had it removed it meanwhile: there may be another by now.
+        raise OSError(errno.EAGAIN, "is removed again and again", str(path))
 
     @classmethod
     def _taken(cls, path: Path, descriptor: int, *, of_this_pod: bool) -> Self | None:
@@ -77,7 +83,7 @@ class Claim:
             and time.time() - os.fstat(descriptor).st_mtime < FRESH_S
         ):
             return None
-        return cls(path, descriptor, receipt, is_locked=is_locked)
+        return cls(path, descriptor, receipt)
 
     @staticmethod
     def is_of_another_machine(path: Path) -> bool:
@@ -92,9 +98,20 @@ class Claim:
     @property
     def is_current(self) -> bool:
         """Whether the file is still the one that was claimed."""
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(self._descriptor), self.path.lstat())
+        with self._lock, contextlib.suppress(FileNotFoundError):
+            return self._descriptor >= 0 and os.path.samestat(
+                os.fstat(self._descriptor), self.path.lstat()
+            )
         return False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is still ours: another machine takes over what gave no sign of life for long."""
+        with self._lock:
+            if not self.is_current:
+                return False
+            kernel, _ = _said(self._descriptor)
+            return kernel in ("", kernel_boot_id())
 
     def keep_receipt(self, receipt: str) -> None:
         """Keep what proves later whose segments these were."""
@@ -106,39 +123,47 @@ class Claim:
         """Say in the file who holds it."""
         said = {"kernel": kernel_boot_id(), "receipt": self.receipt}
         content = json.dumps(said).encode()
-        # A full volume costs no claim: the lock holds it, what it says comes later.
-        with contextlib.suppress(OSError):
-            os.pwrite(self._descriptor, content, 0)
+        # A full volume costs no claim: the lock holds it, what it says comes with a later beat.
+        with self._lock, contextlib.suppress(OSError):
+            self._is_written = False
+            size = os.fstat(self._descriptor).st_size
+            # Blanks over what was longer: cut off only after, nobody ever reads half of each.
+            covering = content.ljust(min(size, _LENGTH_MAX))
+            self._is_written = os.pwrite(self._descriptor, covering, 0) == len(covering)
             os.ftruncate(self._descriptor, len(content))
 
     def beat(self) -> None:
         """Give a sign of life."""
-        with contextlib.suppress(OSError):
-            os.utime(self._descriptor)
+        with self._lock, contextlib.suppress(OSError):
+            if self._is_written:
+                os.utime(self._descriptor)
+            else:
+                self.write()
 
     def release(self, *, remove: bool = False) -> None:
         """Give the claim up; `remove` its file too, where nothing is left that it is about."""
-        if self._descriptor < 0:
-            return
-        if remove and self.is_current:
+        with self._lock:
+            if self._descriptor < 0:
+                return
             with contextlib.suppress(OSError):
-                self.path.unlink()
-        os.close(self._descriptor)
-        self._descriptor = -1
+                if remove and self.is_held:
+                    self.path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def _said(descriptor: int) -> tuple[str, str | None]:
     """Return kernel and receipt as the file says them; whoever wrote it is not trusted."""
     try:
         said = json.loads(os.pread(descriptor, _LENGTH_MAX, 0))
-    except ValueError:
+    except (ValueError, RecursionError):  # RecursionError: brackets within brackets
         return "", None
     if not isinstance(said, dict):
         return "", None
     kernel, receipt = said.get("kernel"), said.get("receipt")
     return (
         kernel if isinstance(kernel, str) else "",
-        receipt if isinstance(receipt, str) and receipt.isascii() else None,
+        receipt if isinstance(receipt, str) and _RECEIPT.fullmatch(receipt) else None,
     )
 
 

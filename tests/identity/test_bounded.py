@@ -1,6 +1,7 @@
 """Files of others are read bounded, and only if they are files."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,8 @@ from sidecar.identity.bounded import read_bounded
 def test_what_is_no_file_is_refused_and_closed(tmp_path, make):
     path = tmp_path / "odd"
     make(path)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     for _ in range(5):
         with pytest.raises(OSError, match="not a regular file"):
             read_bounded(path, 100)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
