@@ -57,6 +57,13 @@ unit: $(DEV) azurite ## The tests, in parallel, with the coverage floor; ARGS='-
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
 	$(BIN)/coverage html --fail-under 0 --directory .cache/coverage
 
+##@ Measure
+
+.PHONY: bench
+bench: $(DEV) ## Bytes, writes and cost of shipping; the collector beside a bare endpoint
+	$(BIN)/python -m bench.shipping
+	$(BIN)/python -m bench.collector
+
 ##@ Change
 
 .PHONY: format docs constraints

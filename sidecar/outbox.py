@@ -148,7 +148,9 @@ class Outbox:
         return self._is_hurried or is_time or self.journal.size >= SHIPPED_SIZE
 
     def _close_segment(self) -> None:
-        self._due_s = self._monotonic_s() + self._interval_s
+        late_s = self._monotonic_s() - self._due_s
+        if late_s >= 0:  # from when it was due, or a tick a little early would miss its turn
+            self._due_s += (late_s // self._interval_s + 1) * self._interval_s
         if self._shipper is None and self.journal.size < KEPT_SIZE:
             return
         closed = self.journal.seal()

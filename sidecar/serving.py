@@ -213,9 +213,13 @@ def _listening_socket(serving: Serving) -> socket.socket:
     family = socket.AF_INET6 if ":" in serving.host else socket.AF_INET
     both = serving.host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server(
+        listening = socket.create_server(
             (serving.host, serving.port), family=family, backlog=2048, dualstack_ipv6=both
         )
+        # asyncio sets it only on sockets of a stated protocol; without it the second write of an
+        # answer waits for the client's delayed acknowledgement, some 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {serving.host}:{serving.port}: {error.strerror or error}; "

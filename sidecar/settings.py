@@ -333,7 +333,8 @@ class Settings:
     )
     flush_interval: float = setting(
         duration_between(1, 86400),
-        "records are shipped this often, 1s to 24h; at once when the end is near",
+        "records are shipped this often, 1s to 24h, or when there are 256 KiB of them (15 s windows: "
+        "about 17 minutes); at once when the end is near",
         metavar="DURATION",
         default=300.0,
         group="ship",

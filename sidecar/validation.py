@@ -5,6 +5,7 @@ pydantic validates against the very dataclass that the sidecar writes, so there 
 
 import math
 from dataclasses import fields
+from operator import attrgetter
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,10 +15,12 @@ from sidecar.record import SCHEMA, EmissionRecord
 LINE_BYTES_MAX: Final = 1024 * 1024
 """A line this long is read, if slowly; what the collector takes is much shorter."""
 
-_AMOUNTS: Final = tuple(
-    item.name
-    for item in fields(EmissionRecord)
-    if item.name.endswith(("_kwh", "_g", "_l", "_s", "_seconds", "_gib"))
+_AMOUNTS: Final = attrgetter(
+    *(
+        item.name
+        for item in fields(EmissionRecord)
+        if item.name.endswith(("_kwh", "_g", "_l", "_s", "_seconds", "_gib"))
+    )
 )
 
 
@@ -57,5 +60,4 @@ def _invalid(error: ValidationError) -> InvalidRecord:
 
 
 def _plausible(record: EmissionRecord) -> bool:
-    amounts = (getattr(record, name) for name in _AMOUNTS)
-    return all(amount is None or 0 <= amount < math.inf for amount in amounts)
+    return all(amount is None or 0 <= amount < math.inf for amount in _AMOUNTS(record))

@@ -106,6 +106,18 @@ def test_records_go_when_the_flush_interval_is_over(desk):
     assert desk.arrived == [["b1.0", "b1.1", "b1.2", "b1.3"]]
 
 
+def test_a_tick_that_comes_a_little_early_does_not_miss_its_turn(desk):
+    """Ticks are late by some milliseconds, now more, now less; segments keep their length."""
+    outbox = released(desk.outbox(flush_interval="1m"))
+    desk.now_s = 120.0
+    desk.write(outbox)  # the first segment is over some time in the first minute
+    for number in range(1, 41):
+        desk.now_s = 120 + number * 15 + (0.015 if number % 4 else 0.001)
+        desk.write(outbox)
+    outbox.close()
+    assert {len(segment) for segment in desk.arrived[2:-1]} == {4}
+
+
 def test_a_large_segment_goes_before_that(desk):
     outbox = released(desk.outbox())
     desk.write(outbox, 30, workload="x" * 10_000)

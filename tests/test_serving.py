@@ -13,7 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from sidecar.serving import Readiness, Service, Serving, TlsFiles, health_routes
+from sidecar.serving import (
+    Readiness,
+    Service,
+    Serving,
+    TlsFiles,
+    _listening_socket,
+    health_routes,
+)
 from sidecar.settings import SettingsError
 from tests.e2e.commands import PATIENCE_S, until
 from tests.fakes.azurite import Certificate
@@ -216,6 +223,15 @@ def test_what_is_no_http_is_answered_in_json(serve) -> None:
         answer = read_all(connection)
     assert b" 400 " in answer.splitlines()[0]
     assert b'"error": "bad_request"' in answer
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements() -> None:
+    """asyncio sets TCP_NODELAY only on sockets of a stated protocol: ours are told themselves."""
+    listening = _listening_socket(Serving(host="127.0.0.1", port=0))
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_address_in_use_is_one_line() -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -143,11 +144,14 @@ class Spool:
                 self._claims[segments[0].name.stem] = claim
         self.arrived.set()
 
-    def head(self) -> ClosedSegment | None:
-        """Return the segment to ship next; it stays until it is said what became of it."""
+    def head(self, put_off: Collection[str] = ()) -> ClosedSegment | None:
+        """Return the segment to ship next; it stays until it is said what became of it.
+
+        None of the processes `put_off` (stems): their turn is later.
+        """
         with self._lock:
-            queue = self._own or self._found
-            return queue[0] if queue else None
+            waiting = (*self._own, *self._found) if put_off else (self._own or self._found)
+            return next((item for item in waiting if item.name.stem not in put_off), None)
 
     def is_own(self, segment: ClosedSegment) -> bool:
         """Whether this process wrote the segment."""

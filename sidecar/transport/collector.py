@@ -107,7 +107,9 @@ class CollectorTransport:
         advice = self._advice(answer, foreign=foreign)
         text = f"{self.destination} answered {status}: {answer.reason}; {advice}"
         retry_after_s = None if refused else answer.retry_after_s
-        return Undelivered(text, refused=refused, retry_after_s=retry_after_s)
+        return Undelivered(
+            text, refused=refused, retry_after_s=retry_after_s, about_owner=foreign and own_reason
+        )
 
     def _advice(self, answer: Answer, *, foreign: bool) -> str:
         """Say what to do, or what will happen."""

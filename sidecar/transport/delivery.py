@@ -13,15 +13,22 @@ class Undelivered(Exception):  # noqa: N818 - a state of affairs, told in its te
 
     `refused`: the far side will never take this parcel as it is (another content under its name, not
     its owner, malformed): trying again is useless. Otherwise it is worth trying again, not before
-    `retry_after_s` seconds where the far side said so.
+    `retry_after_s` seconds where the far side said so. `about_owner`: the reason lies with whose it is,
+    and what is of other processes may be delivered meanwhile.
     """
 
     def __init__(
-        self, text: str, *, refused: bool = False, retry_after_s: float | None = None
+        self,
+        text: str,
+        *,
+        refused: bool = False,
+        retry_after_s: float | None = None,
+        about_owner: bool = False,
     ) -> None:
         super().__init__(text)
         self.refused = refused
         self.retry_after_s = retry_after_s
+        self.about_owner = about_owner
 
 
 class Transport(Protocol):

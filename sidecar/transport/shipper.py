@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.journal.spool import ClosedSegment, Spool
@@ -82,6 +82,9 @@ class _Schedule:
     look_s: float = -math.inf
     deadline_s: float = math.inf
     asked_to_wait: bool = False
+    put_off_s: dict[str, float] = field(default_factory=dict)
+    """By stem: until when the segments of an earlier process wait, while all others are shipped."""
+    put_off_why: str | None = None
 
 
 class Shipper:
@@ -156,14 +159,19 @@ class Shipper:
         if now_s < self._due.attempt_s:
             return self._rest_s(self._due.attempt_s - now_s)
         self._look(now_s)
-        segment = self._spool.head()
+        put_off_s = {
+            stem: until_s for stem, until_s in self._due.put_off_s.items() if until_s > now_s
+        }
+        segment = self._spool.head(put_off_s)
         if segment is not None:
             self._attempt(segment)
             return 0.0
         if self._is_finishing:
+            why = self._due.put_off_why if put_off_s else None
+            self.state = replace(self.state, failure=self.state.failure or why)
             return None
         self._ask_for_receipt(now_s)
-        return LOOK_AGAIN_S
+        return min(LOOK_AGAIN_S, min(put_off_s.values(), default=math.inf) - now_s)
 
     @property
     def _is_finishing(self) -> bool:
@@ -217,6 +225,8 @@ class Shipper:
         except Undelivered as error:
             if error.refused:
                 self._spool.refuse(segment, str(error))
+            elif error.about_owner and error.retry_after_s is not None:
+                self._put_off(segment, str(error), error.retry_after_s)
             else:
                 self._failed(segment, error)
         else:
@@ -234,6 +244,14 @@ class Shipper:
             size=self.state.size + size,
             failure=None,
         )
+
+    def _put_off(self, segment: ClosedSegment, text: str, wait_s: float) -> None:
+        """Leave what this process left for later; nothing else waits for it."""
+        stem = segment.name.stem
+        if stem not in self._due.put_off_s:
+            _log.info("%s.*: %s", stem, text)
+        self._due.put_off_s[stem] = self._pace.monotonic_s() + min(wait_s, RETRY_AFTER_MAX_S)
+        self._due.put_off_why = text
 
     def _failed(self, segment: ClosedSegment, error: Undelivered) -> None:
         text = str(error)

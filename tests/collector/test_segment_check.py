@@ -101,6 +101,13 @@ def test_plain_text_with_a_byte_changed_is_taken_only_if_it_is_valid(place, chan
         assert VALIDATOR.record_of(line).record_id.startswith(f"{row['pod_uid']}.")
 
 
+@pytest.mark.parametrize("deep", [b"[" * 60_000, b'{"a":' * 10_000])
+def test_a_line_nested_beyond_all_depth_is_refused_never_an_error(deep) -> None:
+    with pytest.raises(Refusal) as refused:
+        check(compressed(PLAIN + deep + b"\n"))
+    assert (refused.value.status, refused.value.code) == (422, "invalid_record")
+
+
 def test_a_bomb_is_refused_in_bounded_memory() -> None:
     deflated = zlib.compressobj(9, wbits=31)
     bomb = b"".join(deflated.compress(b"\0" * 1024**2) for _ in range(256)) + deflated.flush()

@@ -408,3 +408,17 @@ def test_the_manifest_is_well_formed_as_far_as_can_be_told_without_a_parser() ->
     mounted = set(re.findall(r"\{ name: (\w+), mountPath", text))
     volumes = set(re.findall(r"^    - name: (\w+)$", block(text, "  volumes"), re.MULTILINE))
     assert mounted == volumes == {"emissions", "podinfo"}
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+
+def test_the_table_of_faults_names_every_test_of_them_and_no_other() -> None:
+    page = (REPOSITORY / "docs/explanation/faults.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    written = {
+        name
+        for path in (REPOSITORY / "tests/faults").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert named == written

@@ -207,6 +207,7 @@ def _base64url(content: bytes) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     api: ClassVar[FakeKubernetesApi]
     timeout = 30
 

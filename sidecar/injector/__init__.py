@@ -1,0 +1,1 @@
+"""Puts the sidecar into pods: one pure function behind the webhook and `emissions-sidecar inject`."""

@@ -1,0 +1,352 @@
+"""Decides whether a pod gets the sidecar, and how: pod in, JSON Patch out.
+
+Pure: no clock, no file, no network; the pod is never changed. The three fronts (webhook, command and
+the chart's policy) give the same pod, so a rule here must be one that CEL can express, too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from sidecar.identity.bounded import shown
+from sidecar.identity.downward import valid_annotations
+from sidecar.injector.config import InjectConfig
+from sidecar.injector.patch import Operation, append, patched, pointer, prepend, set_member
+from sidecar.injector.pod_requests import pod_requests
+from sidecar.injector.pod_shape import (
+    JsonObject,
+    all_containers,
+    is_native_sidecar,
+    object_at,
+    objects_at,
+    texts_at,
+)
+
+TRACK: Final = "emissions/track"
+STATUS: Final = "emissions/status"
+INJECTOR: Final = "emissions/injector"
+
+_MIRROR: Final = "kubernetes.io/config.mirror"
+_IDENTITY_USED: Final = "azure.workload.identity/use"
+_IDENTITY_SKIPPED: Final = "azure.workload.identity/skip-containers"
+_OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
+
+_MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
+"""Kubernetes refuses a pod whose annotations are longer together."""
+
+_MAX_WARNINGS: Final = 8
+_MAX_WARNING_CHARACTERS: Final = 250
+
+
+class Reason(StrEnum):
+    """Why a pod got what it got; few and fixed, for metrics."""
+
+    INJECTED = "injected"
+    ALREADY_INJECTED = "already_injected"
+    NOT_TRACKED = "not_tracked"
+    OPTED_OUT = "opted_out"
+    TRACK_VALUE = "track_value"
+    WINDOWS = "windows"
+    MIRROR_POD = "mirror_pod"
+    POD_RESOURCES = "pod_resources"
+    CONTAINER_NAME = "container_name"
+    VOLUME_NAME = "volume_name"
+    ANNOTATIONS_SIZE = "annotations_size"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a pod. `status` is what its annotation says; None where it gets none."""
+
+    reason: Reason
+    operations: tuple[Operation, ...] = ()
+    status: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def inject(
+    pod: Mapping[str, Any], namespace_labels: Mapping[str, str], config: InjectConfig
+) -> Decision:
+    """Decide about a pod, given as raw JSON, with the labels of its namespace.
+
+    Raises:
+        PodShapeError: a part of the pod has a type that no API server would send.
+        PatchError: the patch does not apply, which is a bug.
+
+    """
+    parts = _Parts.of(pod)
+    decision = _decided(parts, namespace_labels, config)
+    # A patch that does not apply makes the API server refuse the pod, whatever failurePolicy says.
+    patched(pod, decision.operations)
+    return decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of a pod that are looked at."""
+
+    metadata: JsonObject | None
+    spec: JsonObject
+    annotations: Mapping[str, str]
+    labels: Mapping[str, str]
+
+    @classmethod
+    def of(cls, pod: JsonObject) -> Self:
+        metadata = object_at(pod, "metadata")
+        return cls(
+            metadata=None if pod.get("metadata") is None else metadata,
+            spec=object_at(pod, "spec"),
+            annotations=texts_at(metadata, "annotations"),
+            labels=texts_at(metadata, "labels"),
+        )
+
+
+def _decided(parts: _Parts, namespace_labels: Mapping[str, str], config: InjectConfig) -> Decision:
+    wish = _wish(parts, namespace_labels)
+    if wish == "false":
+        return Decision(Reason.OPTED_OUT)
+    if wish is None:
+        return Decision(Reason.NOT_TRACKED)
+    if _is_injected(parts.spec, config.container_name):
+        return Decision(Reason.ALREADY_INJECTED)
+    valid, attempts = valid_annotations(parts.annotations)
+    warnings = [attempt.detail for attempt in attempts]
+    obstacle = _obstacle(parts, wish, config, valid.get("volume"))
+    if obstacle is not None:
+        reason, why = obstacle
+        status = f"skipped: {why}"
+        operations = _annotated(parts, status, config)
+        if reason is Reason.TRACK_VALUE and not warnings:
+            warnings = [f"{TRACK}: {why}"]
+    else:
+        reason, status = Reason.INJECTED, "injected"
+        injection = _Injection(parts, config, valid, warnings)
+        operations = [*injection.operations(), *_annotated(parts, status, config)]
+    if _annotations_bytes(parts, operations) > _MAX_ANNOTATIONS_BYTES:
+        return Decision(Reason.ANNOTATIONS_SIZE, warnings=("the pod's annotations are full",))
+    return Decision(reason, tuple(operations), status, _bounded(warnings))
+
+
+# -- whether -------------------------------------------------------------------------------------
+
+
+def _wish(parts: _Parts, namespace_labels: Mapping[str, str]) -> str | None:
+    """Return what is asked for: the pod's own annotation, else the label of its namespace."""
+    annotations = object_at(parts.metadata or {}, "annotations")
+    if TRACK in annotations:
+        value = annotations[TRACK]
+        return value if isinstance(value, str) else ""
+    return "true" if namespace_labels.get(TRACK) == "true" else None
+
+
+def _is_injected(spec: JsonObject, name: str) -> bool:
+    """Whether a native sidecar of our name is there: by us before, or by hand.
+
+    Not the status annotation decides: it may have been copied with the rest of a pod.
+    """
+    return any(
+        one.get("name") == name and is_native_sidecar(one)
+        for one in objects_at(spec, "initContainers")
+    )
+
+
+def _obstacle(
+    parts: _Parts, wish: str, config: InjectConfig, volume: str | None
+) -> tuple[Reason, str] | None:
+    """Return why the pod cannot have the sidecar, in words for its annotation."""
+    spec = parts.spec
+    if wish != "true":
+        return Reason.TRACK_VALUE, f'{TRACK} is neither "true" nor "false"'
+    if _is_windows(spec):
+        return Reason.WINDOWS, "Windows pods are not metered"
+    if _MIRROR in parts.annotations:
+        return Reason.MIRROR_POD, "a static pod is changed on its node only"
+    if spec.get("resources") is not None:
+        return Reason.POD_RESOURCES, "pod-level resources leave no room for another container"
+    taken = {one.get("name") for one in all_containers(spec)}
+    if config.container_name in taken:
+        return Reason.CONTAINER_NAME, f"container name {config.container_name} is taken"
+    present = _volume_names(spec)
+    for name in _added_volumes(config, reused=_is_usable(spec, volume)):
+        if name in present:
+            return Reason.VOLUME_NAME, f"volume name {name} is taken"
+    return None
+
+
+def _is_windows(spec: JsonObject) -> bool:
+    if object_at(spec, "os").get("name") == "windows":
+        return True
+    selector = texts_at(spec, "nodeSelector")
+    return any(selector.get(label) == "windows" for label in _OS_LABELS)
+
+
+def _volume_names(spec: JsonObject) -> set[object]:
+    return {volume.get("name") for volume in objects_at(spec, "volumes")}
+
+
+def _is_usable(spec: JsonObject, volume: str | None) -> bool:
+    """Whether the pod has a volume of this name, and it is not one of raw blocks."""
+    return volume in _volume_names(spec) and volume not in {
+        device.get("name")
+        for container in all_containers(spec)
+        for device in objects_at(container, "volumeDevices")
+    }
+
+
+def _added_volumes(config: InjectConfig, *, reused: bool) -> dict[str, JsonObject]:
+    return {
+        str(volume["name"]): volume
+        for volume in config.volumes
+        if not (reused and volume["name"] == config.records_volume)
+    }
+
+
+# -- how -----------------------------------------------------------------------------------------
+
+
+class _Injection:
+    """Makes the operations that put container and volumes into one pod."""
+
+    def __init__(
+        self, parts: _Parts, config: InjectConfig, valid: Mapping[str, str], warnings: list[str]
+    ) -> None:
+        self._spec = parts.spec
+        self._labels = parts.labels
+        self._metadata = parts.metadata or {}
+        self._config = config
+        self._valid = valid
+        self._warnings = warnings
+        named = valid.get("volume")
+        self._reuses = _is_usable(self._spec, named)
+        self._volume = named if named and self._reuses else config.records_volume
+        if named is not None and not self._reuses:
+            warnings.append(
+                f"emissions/volume: the pod has no file system volume {shown(named)}; records go to "
+                "an emptyDir"
+            )
+
+    def operations(self) -> list[Operation]:
+        spec = self._spec
+        volumes = list(_added_volumes(self._config, reused=self._reuses).values())
+        operations = [
+            prepend(spec.get("initContainers"), self._container(), "spec", "initContainers")
+        ]
+        if volumes:
+            operations += append(spec.get("volumes"), volumes, "spec", "volumes")
+        return [*operations, *self._shown_to_user_containers()]
+
+    def _container(self) -> dict[str, Any]:
+        container = dict(self._config.container)
+        requests = pod_requests(self._spec)
+        self._warnings += requests.problems
+        env = [
+            *objects_at(container, "env"),
+            *({"name": name, "value": value} for name, value in requests.variables().items()),
+        ]
+        container["volumeMounts"] = [
+            {**mount, "name": self._volume}
+            if mount["mountPath"] == self._config.mount_path
+            else mount
+            for mount in objects_at(container, "volumeMounts")
+        ]
+        if self._spec.get("hostNetwork") is True:
+            # On the node's network the port belongs to all pods: two of them would collide.
+            container = _without_server(container)
+            env = [one for one in env if one.get("name") != "EMISSIONS_LISTEN"]
+        container["env"] = env
+        return container
+
+    def _shown_to_user_containers(self) -> list[Operation]:
+        """Mount the records read-only into the containers, where that is asked for."""
+        asked = self._valid.get("mount", "false")
+        if asked not in ("true", "false"):
+            self._warnings.append(
+                f"emissions/mount: {shown(asked)} is neither true nor false; nothing is mounted"
+            )
+        if asked != "true":
+            return []
+        path = self._config.mount_path
+        mount = {"name": self._volume, "mountPath": path, "readOnly": True}
+        operations: list[Operation] = []
+        for index, container in enumerate(objects_at(self._spec, "containers")):
+            if _is_mounted_over(container, path):
+                self._warnings.append(
+                    f"emissions/mount: container {index} has its own mount at {path}"
+                )
+                continue
+            at = ("spec", "containers", index, "volumeMounts")
+            operations += append(container.get("volumeMounts"), [mount], *at)
+        return operations
+
+
+def _without_server(container: JsonObject) -> dict[str, Any]:
+    """Return the container without what asks the sidecar over the network."""
+    hooks = {
+        name: hook for name, hook in object_at(container, "lifecycle").items() if name != "preStop"
+    }
+    kept = {
+        key: value for key, value in container.items() if key not in ("livenessProbe", "lifecycle")
+    }
+    return {**kept, "lifecycle": hooks} if hooks else kept
+
+
+def _is_mounted_over(container: JsonObject, path: str) -> bool:
+    """Whether something is mounted at, above or below the path.
+
+    A mount inside of a read-only one has no directory to be mounted on: the container would not start.
+    """
+    mounts = [one.get("mountPath") for one in objects_at(container, "volumeMounts")]
+    devices = [one.get("devicePath") for one in objects_at(container, "volumeDevices")]
+    ours = f"{path.rstrip('/')}/"
+    others = [f"{str(one).rstrip('/')}/" for one in (*mounts, *devices)]
+    return any(ours.startswith(one) or one.startswith(ours) for one in others)
+
+
+# -- annotations ---------------------------------------------------------------------------------
+
+
+def _annotated(parts: _Parts, status: str, config: InjectConfig) -> list[Operation]:
+    """Set the annotations that differ: none on a pod that has them all."""
+    wanted = {STATUS: status, INJECTOR: config.version}
+    if status == "injected" and not config.needs_pod_identity:
+        wanted |= _identity_kept_away(parts, config.container_name)
+    metadata = parts.metadata
+    if metadata is None:
+        return [Operation(op="add", path=pointer("metadata"), value={"annotations": wanted})]
+    existing = metadata.get("annotations")
+    if existing is None:
+        return [Operation(op="add", path=pointer("metadata", "annotations"), value=wanted)]
+    return [
+        set_member(existing, text, "metadata", "annotations", key)
+        for key, text in wanted.items()
+        if existing.get(key) != text
+    ]
+
+
+def _identity_kept_away(parts: _Parts, name: str) -> dict[str, str]:
+    """Keep Azure's webhook from giving the identity of the pod's owner to the sidecar, too."""
+    if parts.labels.get(_IDENTITY_USED) != "true":
+        return {}
+    before = parts.annotations.get(_IDENTITY_SKIPPED, "")
+    if name in (part.strip() for part in before.split(";")):
+        return {}
+    return {_IDENTITY_SKIPPED: f"{before};{name}" if before else name}
+
+
+def _annotations_bytes(parts: _Parts, operations: list[Operation]) -> int:
+    """Return an upper bound of the bytes that all annotations have with those that are set."""
+    existing = (f"{key}{text}" for key, text in parts.annotations.items())
+    added = (
+        f"{operation['path']}{operation['value']}"
+        for operation in operations
+        if operation["path"].startswith("/metadata")
+    )
+    return sum(len(text.encode(errors="surrogatepass")) for text in (*existing, *added))
+
+
+def _bounded(warnings: list[str]) -> tuple[str, ...]:
+    kept = [text[:_MAX_WARNING_CHARACTERS] for text in warnings[:_MAX_WARNINGS]]
+    if len(warnings) > len(kept):
+        kept.append(f"{len(warnings) - len(kept)} more warnings of this kind")
+    return tuple(kept)
