@@ -293,6 +293,27 @@ def test_a_receipt_is_kept_beside_the_segments(spool, far, time):
     assert kept == ["v1.proof"]
 
 
+def test_what_must_wait_for_its_owner_holds_up_nothing_else(shipper, spool, far, time, caplog):
+    still_there = Undelivered("that pod runs still", retry_after_s=60.0, about_owner=True)
+    far.failures = [still_there]
+    spool.add_found([segment(spool, number, "v.a") for number in range(2)], None)
+    caplog.set_level("INFO")
+    assert shipper.step() == 0.0
+    assert shipper.step() == 60.0, "its other segments wait with it"
+    spool.add(segment(spool, 0))
+    assert shipper.step() == 0.0
+    assert far.stored == ["u.b.00000000.ndjson.gz"]
+    assert shipper.state.failure is None
+    time.now_s += 60
+    far.failures = [still_there]
+    assert shipper.step() == 0.0
+    assert sum("runs still" in text for text in caplog.messages) == 1
+    assert shipper.finish(10.0) is False
+    assert shipper.step() is None
+    assert shipper.state.failure == "that pod runs still"
+    assert len(list(spool.directory.glob("v.a.*.gz"))) == 2
+
+
 @given(
     failing=st.lists(st.sampled_from(["fine", "down", "busy", "refused"]), max_size=30),
     count=st.integers(1, 8),
