@@ -242,7 +242,8 @@ class Agent:
         outbox, _ = self._opened()
         state = outbox.state()
         if state.waiting_records:
-            return f"{counted(state.waiting_records, 'record')} not written: {state.write_failure}"
+            why = state.write_failure or state.ship_failure
+            return f"{counted(state.waiting_records, 'record')} not written: {why}"
         if not state.ships:
             return f"records in {outbox.journal.directory}"
         if state.unshipped_segments:
@@ -279,6 +280,9 @@ class Agent:
             since_s = self._parts.clock.monotonic_s() - self._hurried_s
             interval_s = max(HURRIED_INTERVAL_S, float(int(since_s / HURRIED_SLOWDOWN)))
             self._interval_s = min(self._settings.interval, interval_s)
+            if self._interval_s == self._settings.interval:
+                self._hurried_s = None
+                self._opened()[0].calm()
 
     # -- time ---------------------------------------------------------------------------------
 

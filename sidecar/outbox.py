@@ -5,6 +5,7 @@ here: after the flush interval, when it is large, when another day or project be
 window once the end is near.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -13,8 +14,8 @@ from typing import Final, Literal
 
 from sidecar.exporters.prometheus import Sample
 from sidecar.journal.append import Journal, VolumeLimits
-from sidecar.journal.recover import Recovery, recover
-from sidecar.journal.spool import ClosedSegment, Spool
+from sidecar.journal.recover import Recovery, left_size, recover
+from sidecar.journal.spool import ClosedSegment, Spool, on_volume
 from sidecar.record import EmissionRecord
 from sidecar.settings import Settings
 from sidecar.transport.delivery import Transport
@@ -48,6 +49,8 @@ class OutboxState:
     ship_failure: str | None = None
     ships: bool = False
 
+
+_log = logging.getLogger(__name__)
 
 _SAMPLES: Final[tuple[tuple[str, str, str], ...]] = (
     ("waiting_records", "emissions_journal_waiting_records", "records not on the volume yet"),
@@ -93,7 +96,6 @@ class Outbox:
         self._interval_s = settings.flush_interval
         self._is_held = True
         self._is_hurried = False
-        self._partition: tuple[str, ...] | None = None
         self._kept_size = 0
         self._deadline_s = settings.ship_deadline
         self.journal = Journal(settings.volume, stem, limits)
@@ -105,23 +107,26 @@ class Outbox:
 
     def open(self) -> None:
         """Look for what earlier processes left, and begin to ship."""
+        self._kept_size = left_size(self.journal.directory, self._stem, ships=self._ships)
         if self._shipper is not None:
             self._shipper.start()
-        else:
+            return
+        try:
             self._recover()
+        except OSError as error:
+            _log.warning("what earlier processes left cannot be looked for: %s", error)
 
     # -- records in ---------------------------------------------------------------------------
 
     def append(self, record: EmissionRecord) -> None:
         """Write a record; a segment that is due is closed and queued."""
-        partition = (record.project, record.cluster or "", record.window_start[:10])
-        if self._partition not in (None, partition) and not self._is_held:
-            self._close_segment()
-        self._partition = partition
         self.journal.closed_size = self._spool.state().size + self._kept_size
         self.journal.append(record)
-        self._queue(self.journal.rescued())
+        self._queue(self.journal.sealed())
+        if not self._is_held:  # until then they are still to be completed, and written anew
+            self._queue(self.journal.rescued())
         self.journal.beat()
+        self._spool.beat()
         if self._is_due() and not self._is_held:
             self._close_segment()
 
@@ -132,6 +137,11 @@ class Outbox:
     def release(self) -> None:
         """Let records go: who and where is settled, what is written stays as it is."""
         self._is_held = False
+        self.journal.splits = True
+
+    def calm(self) -> None:
+        """Say that the end did not come: segments are as long as usual again."""
+        self._is_hurried = False
 
     def hurry(self) -> None:
         """Say that the end is near: from now on each record is shipped at once."""
@@ -153,30 +163,32 @@ class Outbox:
             self._due_s += (late_s // self._interval_s + 1) * self._interval_s
         if self._shipper is None and self.journal.size < KEPT_SIZE:
             return
-        closed = self.journal.seal()
-        self._queue([closed] if closed else [])
+        self._queue(self.journal.seal())
         # What no volume takes goes out from memory, as long as the far side takes all at once.
         if not self._spool.state().segments:
             self._close_waiting()
 
     def _close_waiting(self) -> None:
-        if self._shipper is not None:
-            waiting = self.journal.seal_waiting()
-            self._queue([waiting] if waiting else [])
+        while self._shipper is not None and (waiting := self.journal.seal_waiting()) is not None:
+            self._queue([waiting])
 
     def _queue(self, segments: list[ClosedSegment]) -> None:
         for segment in segments:
             if self._shipper is not None:
                 self._spool.add(segment)
             else:
-                self._kept_size += segment.size
+                self._kept_size += on_volume(segment).size
 
     def _recover(self) -> None:
         if not self.journal.directory.is_dir():
             return
-        ships = self._shipper is not None
         needs_receipt = self._settings.transport == "collector"
-        recover(self.journal.directory, Recovery(self._stem, ships, needs_receipt), self._spool)
+        recovery = Recovery(self._stem, self._ships, needs_receipt)
+        recover(self.journal.directory, recovery, self._spool)
+
+    @property
+    def _ships(self) -> bool:
+        return self._shipper is not None
 
     # -- the end ------------------------------------------------------------------------------
 

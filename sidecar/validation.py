@@ -24,6 +24,10 @@ _AMOUNTS: Final = attrgetter(
 )
 
 
+YEARS: Final = range(2000, 2200)
+"""Years a record can be of: time can be reckoned with in them, whatever the zone."""
+
+
 class InvalidRecord(ValueError):  # noqa: N818 - it is the record that is in error
     """A line that is no record: `kind` is what to count it under, the text says what is wrong."""
 

@@ -164,6 +164,7 @@ def test_nothing_of_the_token_is_logged(
     collector: FakeCollector, client: CollectorClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")  # whatever a command set before
     collector.faults.append(fake.wire(b"rubbish\r\n\r\n"))
     with pytest.raises(CollectorError):
         client.node(LONG_S)

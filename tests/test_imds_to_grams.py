@@ -53,7 +53,7 @@ def record_of(location, vm_size, vcpus=4, memory_gib=16.0):
 
 
 def identity_of(content):
-    chosen = choose({}, imds_findings(parse_document(content)), {}, {})
+    chosen = choose({}, imds_findings(parse_document(content)), {}, {}, {})
     values = {name: found.value for name, found in chosen.items()}
     return Identity(**values, sources={name: found.source for name, found in chosen.items()})
 

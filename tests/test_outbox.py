@@ -243,6 +243,84 @@ def test_a_volume_that_is_lost_loses_no_segment_that_is_open(desk):
     assert desk.arrived == [["b1.0", "b1.1", "b1.2"], ["b1.3", "b1.4"]]
 
 
+def test_an_early_segment_that_is_lost_is_completed_once_and_not_shipped_twice(desk):
+    outbox = desk.outbox(flush_interval="1s")
+    desk.write(outbox, 3)
+    shutil.rmtree(desk.volume)
+    desk.now_s += 10
+    desk.write(outbox, 2)
+    completed = [
+        EmissionRecord(record_id=f"{desk.stem}.{n}", region="here", window_start=f"{DAY}T08:00:00Z")
+        for n in range(5)
+    ]
+    outbox.rewrite(completed)
+    outbox.release()
+    state = outbox.close()
+    assert desk.arrived == [[f"b1.{number}" for number in range(5)]]
+    assert state.refused_segments == 0
+
+
+def test_without_a_transport_what_was_removed_is_written_again(desk, caplog):
+    outbox = released(desk.outbox(ships=False))
+    desk.write(outbox, 100)
+    shutil.rmtree(desk.volume / "records")
+    desk.write(outbox)
+    outbox.close()
+    numbers = [
+        int(json.loads(line)["record_id"].rpartition(".")[2])
+        for name in desk.left
+        for path in [desk.volume / "records" / name]
+        for line in (
+            decompressed(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        ).splitlines()
+    ]
+    assert sorted(numbers) == list(range(101))
+    assert "was taken away or cut; its records are kept" in caplog.text
+
+
+def test_records_of_two_projects_that_waited_together_are_written_apart(desk):
+    desk.volume.write_text("in the way")
+    desk.is_open = False
+    outbox = released(desk.outbox(flush_interval="1h"))
+    desk.write(outbox, 2)
+    desk.write(outbox, 2, project="other")
+    desk.volume.unlink()
+    desk.write(outbox, project="other")
+    desk.is_open = True
+    outbox.close()
+    assert desk.arrived == [["b1.0", "b1.1"], ["b1.2", "b1.3", "b1.4"]]
+
+
+def test_what_earlier_boots_left_counts_where_it_stays(desk):
+    for _ in range(4):
+        outbox = released(desk.outbox(ships=False, volume_limit="40000"))
+        desk.write(outbox, 20)
+        outbox.close()
+    used = sum(path.stat().st_size for path in (desk.volume / "records").glob("pod*"))
+    assert used <= 40_000
+
+
+def test_once_windows_are_as_long_as_usual_segments_are_too(desk):
+    outbox = released(desk.outbox(flush_interval="5m"))
+    outbox.hurry()
+    desk.write(outbox)
+    until(lambda: len(desk.arrived) == 1)
+    outbox.calm()
+    desk.write(outbox, 3)
+    assert desk.left == ["pod.b1.00000001.ndjson"]
+    outbox.close()
+
+
+def test_a_number_that_is_none_costs_its_own_record_only(desk, caplog):
+    outbox = released(desk.outbox())
+    desk.write(outbox)
+    desk.write(outbox, energy_kwh=float("nan"))
+    desk.write(outbox)
+    outbox.close()
+    assert desk.arrived == [["b1.0", "b1.2"]]
+    assert "pod.b1.1 cannot be written, which is a bug" in caplog.text
+
+
 def test_records_take_no_more_of_the_volume_than_they_may(desk, caplog):
     desk.is_open = False
     outbox = released(desk.outbox(volume_limit="64Ki", flush_interval="1s", ship_deadline="0s"))

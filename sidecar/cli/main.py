@@ -27,6 +27,8 @@ COMMANDS: Final = {
     "estimate": "what-if: energy and emissions of a VM size in a region",
     "report": "add up records per project",
     "verify": "check records: nothing lost, nothing twice, all adds up",
+    "inject": "print a manifest with the sidecar in its pods",
+    "webhook": "the service that puts the sidecar into annotated pods",
     "collector": "the service that checks whose records are, and commits them to Azure Blob",
     "catalogue": "look up regions, VM sizes, CPUs, GPUs and their sources",
 }

@@ -16,7 +16,7 @@ from sidecar.collector.limits import Limits
 from sidecar.collector.refusal import Refusal, shown
 from sidecar.record import EmissionRecord
 from sidecar.segment import NotASegment, SegmentName, blob_name
-from sidecar.validation import InvalidRecord, RecordValidator
+from sidecar.validation import YEARS, InvalidRecord, RecordValidator
 
 _PIECE_BYTES: Final = 32 * 1024
 _ORIGINS_MAX: Final = 8
@@ -167,7 +167,7 @@ def _require_times(record: EmissionRecord) -> None:
     for field in ("window_start", "window_end"):
         text = getattr(record, field)
         try:
-            is_time = bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
+            is_time = bool(_TIME.fullmatch(text)) and datetime.fromisoformat(text).year in YEARS
         except ValueError:
             is_time = False
         if not is_time:

@@ -89,19 +89,16 @@ class Storing:
             )
 
     def _taken_over(self, plain: Parcel, marked: Parcel) -> Stored:
-        """Store another pod's segment under its marked name, unless it brought the same itself.
+        """Store another pod's segment under its marked name, unless it brought it itself.
 
-        Where something else is under the plain name both are kept: readers count a record once.
+        What that pod stored with its own token stands: other content under its name is a conflict.
         """
         try:
-            if self._backend.exists(plain.blob_name):
-                self._backend.deliver(plain, self._limits.store_s)
-                return Stored(
-                    plain.blob_name, created=False, records=plain.records, handed_over=False
-                )
+            is_there = self._backend.exists(plain.blob_name)
         except Undelivered as reason:
-            if not reason.refused:
-                raise self._come_again(reason) from reason
+            raise self._come_again(reason) from reason
+        if is_there:
+            return self._stored(plain, handed_over=False)
         return self._stored(marked, handed_over=True)
 
     def _stored(self, parcel: Parcel, *, handed_over: bool) -> Stored:

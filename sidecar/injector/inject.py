@@ -18,6 +18,7 @@ from sidecar.injector.pod_shape import (
     JsonObject,
     all_containers,
     is_native_sidecar,
+    names_of,
     object_at,
     objects_at,
     texts_at,
@@ -155,19 +156,23 @@ def _obstacle(
     parts: _Parts, wish: str, config: InjectConfig, volume: str | None
 ) -> tuple[Reason, str] | None:
     """Return why the pod cannot have the sidecar, in words for its annotation."""
-    spec = parts.spec
     if wish != "true":
         return Reason.TRACK_VALUE, f'{TRACK} is neither "true" nor "false"'
-    if _is_windows(spec):
+    if _is_windows(parts.spec):
         return Reason.WINDOWS, "Windows pods are not metered"
     if _MIRROR in parts.annotations:
         return Reason.MIRROR_POD, "a static pod is changed on its node only"
-    if spec.get("resources") is not None:
+    if parts.spec.get("resources") is not None:
         return Reason.POD_RESOURCES, "pod-level resources leave no room for another container"
-    taken = {one.get("name") for one in all_containers(spec)}
-    if config.container_name in taken:
+    return _name_taken(parts.spec, config, volume)
+
+
+def _name_taken(
+    spec: JsonObject, config: InjectConfig, volume: str | None
+) -> tuple[Reason, str] | None:
+    if config.container_name in names_of(all_containers(spec)):
         return Reason.CONTAINER_NAME, f"container name {config.container_name} is taken"
-    present = _volume_names(spec)
+    present = names_of(objects_at(spec, "volumes"))
     for name in _added_volumes(config, reused=_is_usable(spec, volume)):
         if name in present:
             return Reason.VOLUME_NAME, f"volume name {name} is taken"
@@ -181,17 +186,14 @@ def _is_windows(spec: JsonObject) -> bool:
     return any(selector.get(label) == "windows" for label in _OS_LABELS)
 
 
-def _volume_names(spec: JsonObject) -> set[object]:
-    return {volume.get("name") for volume in objects_at(spec, "volumes")}
-
-
 def _is_usable(spec: JsonObject, volume: str | None) -> bool:
     """Whether the pod has a volume of this name, and it is not one of raw blocks."""
-    return volume in _volume_names(spec) and volume not in {
-        device.get("name")
+    devices = (
+        device
         for container in all_containers(spec)
         for device in objects_at(container, "volumeDevices")
-    }
+    )
+    return volume in names_of(objects_at(spec, "volumes")) - names_of(devices)
 
 
 def _added_volumes(config: InjectConfig, *, reused: bool) -> dict[str, JsonObject]:

@@ -53,8 +53,8 @@ def pod_requests(spec: JsonObject) -> PodRequests:
     reader = _Reader()
     for container in (*sidecars, *objects_at(spec, "containers")):
         reader.add(container)
-    sums = (min(total, 2**63 - 1) for total in reader.totals.values())
-    return PodRequests(*sums, problems=tuple(reader.problems))
+    cpu, memory, gpus = (min(total, int(_MAX)) for total in reader.totals.values())
+    return PodRequests(cpu, memory, gpus, tuple(reader.problems))
 
 
 def exact_quantity(text: str) -> Fraction:
@@ -67,13 +67,14 @@ def exact_quantity(text: str) -> Fraction:
     match = _QUANTITY.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{shown(text)} is no Kubernetes quantity of zero or more")
-    number = Fraction(f"0{match['number']}")
+    number, suffix = Fraction(f"0{match['number']}"), match["suffix"] or ""
     if match["exponent"] is not None:
-        return min(number * Fraction(10) ** int(match["exponent"]), _MAX)
-    suffix = match["suffix"] or ""
-    if suffix in _POWERS_OF_1024:
-        return min(number * 1024 ** _POWERS_OF_1024[suffix], _MAX)
-    return min(number * Fraction(1000) ** _POWERS_OF_1000[suffix], _MAX)
+        factor = Fraction(10) ** int(match["exponent"])
+    elif suffix in _POWERS_OF_1024:
+        factor = Fraction(1024) ** _POWERS_OF_1024[suffix]
+    else:
+        factor = Fraction(1000) ** _POWERS_OF_1000[suffix]
+    return min(number * factor, _MAX)
 
 
 class _Reader:

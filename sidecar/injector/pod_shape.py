@@ -3,7 +3,7 @@
 Pods are never decoded into types of ours, so that fields of a Kubernetes to come survive.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 JsonObject = Mapping[str, Any]
@@ -36,11 +36,12 @@ def as_object(value: object, where: str) -> JsonObject:
 def texts_at(parent: JsonObject, key: str) -> dict[str, str]:
     """Return the pairs of text under a key, such as labels; pairs of other types are left out."""
     pairs = object_at(parent, key)
-    return {
-        name: text
-        for name, text in pairs.items()
-        if isinstance(name, str) and isinstance(text, str)
-    }
+    return {str(name): text for name, text in pairs.items() if isinstance(text, str)}
+
+
+def names_of(items: Iterable[JsonObject]) -> set[str]:
+    """Return the names of containers, volumes or devices."""
+    return {name for one in items if isinstance(name := one.get("name"), str)}
 
 
 def all_containers(spec: JsonObject) -> list[JsonObject]:

@@ -7,6 +7,7 @@ there are many: energy is never dropped) and are written when it can be again.
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import stat
@@ -48,6 +49,7 @@ class _OpenSegment:
     name: SegmentName
     path: Path
     content: bytearray = field(default_factory=bytearray)
+    partition: tuple[str, ...] | None = None
 
 
 class Journal:
@@ -61,6 +63,10 @@ class Journal:
         self._open: _OpenSegment | None = None
         self._claim: Claim | None = None
         self._rescued: list[ClosedSegment] = []
+        self._sealed: list[ClosedSegment] = []
+        self._writing: tuple[str, ...] | None = None
+        self.splits = False
+        """Whether records of another day, project or cluster begin another segment."""
         self.closed_size = 0
         """Bytes that this process's closed segments take on the volume, as its owner keeps it."""
         self.failure: str | None = None
@@ -82,10 +88,22 @@ class Journal:
 
     def append(self, record: EmissionRecord) -> bool:
         """Write the record, and before it all that still waits. True when all is durable."""
+        try:
+            to_ndjson(record)
+        except ValueError as error:  # a number that is none: it must not hold up the others
+            _log.error("record %s cannot be written, which is a bug: %s", record.record_id, error)
+            return self.flush()
         self._waiting.append(record)
         if len(self._waiting) > WAITING_MAX:
-            self._waiting[:2] = [merge_records(*self._waiting[:2])]
+            self._merge_two()
         return self.flush()
+
+    def _merge_two(self) -> None:
+        """Merge the two oldest neighbours that belong into one segment."""
+        pairs = itertools.pairwise(self._waiting)
+        alike = (n for n, (one, two) in enumerate(pairs) if _partition(one) == _partition(two))
+        place = next(alike, 0)
+        self._waiting[place : place + 2] = [merge_records(*self._waiting[place : place + 2])]
 
     def rewrite(self, records: list[EmissionRecord]) -> bool:
         """Replace the open segment by these records, atomically; used to complete early records.
@@ -93,33 +111,61 @@ class Journal:
         They are all records so far: nothing may have been closed before.
         """
         self._waiting = list(records)
-        if self._open is not None:
-            self._open.content.clear()
-        return self.flush()
+        self._rescued.clear()
+        before, name = self._open, SegmentName.of_record(records[0].record_id)
+        if (
+            before is not None and before.name != name
+        ):  # the first was taken away, and another begun
+            self._open = None
+        elif before is not None:
+            before.content.clear()
+        is_written = self.flush()
+        if is_written and before is not None and before.name != name:
+            with contextlib.suppress(OSError):
+                before.path.unlink()
+        return is_written
 
     def flush(self) -> bool:
         """Write what waits. True when nothing waits any longer."""
-        if not self._waiting:
-            return True
-        content = "".join(map(to_ndjson, self._waiting)).encode()
-        try:
-            self._write(content)
-        except OSError as error:
-            self._report(f"cannot write records to {self.directory}: {error.strerror or error}")
-            return False
-        self._waiting.clear()
+        while self._waiting:
+            together = self._together()
+            try:
+                self._write("".join(map(to_ndjson, together)).encode())
+            except OSError as error:
+                self._report(f"cannot write records to {self.directory}: {error.strerror or error}")
+                return False
+            del self._waiting[: len(together)]
         if self.failure is not None:
             _log.warning("%s can be written again; all records are on it", self.directory)
             self.failure = None
         return True
 
-    def seal(self) -> ClosedSegment | None:
+    def _together(self) -> list[EmissionRecord]:
+        """Return the oldest records that wait and belong into one segment; a segment of others ends."""
+        if not self.splits:
+            return self._waiting
+        partition = _partition(self._waiting[0])
+        if self._open is not None and self._open.partition not in (None, partition):
+            self._sealed += self._closed_open()
+        alike = itertools.takewhile(lambda item: _partition(item) == partition, self._waiting)
+        self._writing = partition
+        return list(alike)
+
+    def sealed(self) -> list[ClosedSegment]:
+        """Take the segments that ended because other records followed: another day, or project."""
+        sealed, self._sealed = self._sealed, []
+        return sealed
+
+    def seal(self) -> list[ClosedSegment]:
         """Close the open segment, compressed; the next record begins another. None if there is none."""
         self.flush()
+        return [*self.sealed(), *self._closed_open()]
+
+    def _closed_open(self) -> list[ClosedSegment]:
         if self._open is None or not self._open.content:
-            return None
+            return []
         closing, self._open = self._open, None
-        return close_segment(self.directory, closing.name, bytes(closing.content))
+        return [close_segment(self.directory, closing.name, bytes(closing.content))]
 
     def seal_waiting(self) -> ClosedSegment | None:
         """Take what waits for a volume that fails into a segment in memory; None if nothing waits.
@@ -128,9 +174,10 @@ class Journal:
         """
         if not self._waiting:
             return None
-        content = "".join(map(to_ndjson, self._waiting)).encode()
-        name = SegmentName.of_record(self._waiting[0].record_id)
-        self._waiting.clear()
+        together = self._together()
+        content = "".join(map(to_ndjson, together)).encode()
+        name = SegmentName.of_record(together[0].record_id)
+        del self._waiting[: len(together)]
         return _in_memory(self.directory / f"{name}{SUFFIX}", content)
 
     def rescued(self) -> list[ClosedSegment]:
@@ -140,8 +187,9 @@ class Journal:
 
     def keep_receipt(self, receipt: str) -> None:
         """Keep beside the segments what proves that they are this pod's."""
-        if self._claim is not None:
-            self._claim.keep_receipt(receipt)
+        claim = self._claim  # the other thread may let go of it
+        if claim is not None:
+            claim.keep_receipt(receipt)
 
     def beat(self) -> None:
         """Say to other machines that share the volume that this process lives."""
@@ -176,6 +224,7 @@ class Journal:
         else:
             _append(segment, content)
         segment.content += content
+        segment.partition = segment.partition or self._writing
         self._open = segment
 
     def _segment(self) -> _OpenSegment:
@@ -186,6 +235,7 @@ class Journal:
         if self._open is not None and (not self._open.content or _is_whole(self._open)):
             return self._open
         if self._open is not None:
+            _log.warning("%s was taken away or cut; its records are kept", self._open.path)
             self._rescued.append(_in_memory(self._open.path, bytes(self._open.content)))
             self._open = None
         name = SegmentName.of_record(self._waiting[0].record_id)
@@ -199,6 +249,11 @@ class Journal:
                 "EMISSIONS_VOLUME_LIMIT)"
             )
             raise OSError(errno.EDQUOT, text)
+
+
+def _partition(record: EmissionRecord) -> tuple[str, ...]:
+    """Return what all records of a segment have in common: its place in Blob."""
+    return record.project, record.cluster or "", record.window_start[:10]
 
 
 def _in_memory(path: Path, ndjson: bytes) -> ClosedSegment:

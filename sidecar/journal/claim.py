@@ -13,7 +13,7 @@ import json
 import os
 import re
 import threading
-import time
+import uuid
 from pathlib import Path
 from typing import Final, Self
 
@@ -77,12 +77,10 @@ class Claim:
             is_locked = False
         kernel, receipt = _said(descriptor)
         is_elsewhere = bool(kernel) and (kernel != kernel_boot_id() or not is_locked)
-        if (
-            is_elsewhere
-            and not of_this_pod
-            and time.time() - os.fstat(descriptor).st_mtime < FRESH_S
-        ):
-            return None
+        if is_elsewhere and not of_this_pod:
+            age_s = _now_there_s(path.parent) - os.fstat(descriptor).st_mtime
+            if age_s < FRESH_S:
+                return None
         return cls(path, descriptor, receipt)
 
     @staticmethod
@@ -121,7 +119,10 @@ class Claim:
 
     def write(self) -> None:
         """Say in the file who holds it."""
-        said = {"kernel": kernel_boot_id(), "receipt": self.receipt}
+        self._say(kernel_boot_id())
+
+    def _say(self, kernel: str) -> None:
+        said = {"kernel": kernel, "receipt": self.receipt}
         content = json.dumps(said).encode()
         # A full volume costs no claim: the lock holds it, what it says comes with a later beat.
         with self._lock, contextlib.suppress(OSError):
@@ -146,10 +147,25 @@ class Claim:
             if self._descriptor < 0:
                 return
             with contextlib.suppress(OSError):
-                if remove and self.is_held:
+                if self.is_held and remove:
                     self.path.unlink()
+                elif self.is_held:
+                    self._say("")  # free at once for another machine, too
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _now_there_s(directory: Path) -> float:
+    """Return the time by the clock of the volume, by which its files are dated: ours may be off."""
+    probe = directory / f".{uuid.uuid4().hex}.tmp"
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(probe, flags, 0o600)
+    try:
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _said(descriptor: int) -> tuple[str, str | None]:

@@ -83,7 +83,7 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def _on_volume(segment: ClosedSegment) -> ClosedSegment:
+def on_volume(segment: ClosedSegment) -> ClosedSegment:
     """Return the segment as a file where it can be written, else as it is."""
     if segment.kept is None:
         return segment
@@ -120,6 +120,7 @@ class Spool:
         self._own: deque[ClosedSegment] = deque()
         self._found: deque[ClosedSegment] = deque()
         self._claims: dict[str, Claim] = {}
+        self._unfinished: set[str] = set()
         self._refused = 0
         self._refused_size = 0
         self._lock = threading.Lock()
@@ -132,17 +133,46 @@ class Spool:
             self._own.append(segment)
         self.arrived.set()
 
-    def add_found(self, segments: list[ClosedSegment], claim: Claim | None) -> None:
-        """Queue segments that an earlier process left; its claim is held until they are gone."""
+    def add_found(
+        self, segments: list[ClosedSegment], claim: Claim, *, is_all: bool = True
+    ) -> None:
+        """Queue segments that an earlier process left; its claim is held until they are gone.
+
+        The claim's file stays where that is not all, so that the rest is looked for again.
+        """
         if not segments:
-            if claim is not None:
-                claim.release(remove=True)
+            claim.release(remove=is_all)
             return
+        stem = segments[0].name.stem
         with self._lock:
             self._found.extend(segments)
-            if claim is not None:
-                self._claims[segments[0].name.stem] = claim
+            self._claims[stem] = claim
+            if not is_all:
+                self._unfinished.add(stem)
         self.arrived.set()
+
+    def holds(self, stem: str) -> bool:
+        """Whether what this process left is queued already."""
+        with self._lock:
+            return stem in self._claims
+
+    def give_back(self, stem: str) -> None:
+        """Leave what this process left to somebody else."""
+        with self._lock:
+            kept = [segment for segment in self._found if segment.name.stem != stem]
+            self._found.clear()
+            self._found.extend(kept)
+            claim = self._claims.pop(stem, None)
+            self._unfinished.discard(stem)
+        if claim is not None:
+            claim.release()
+
+    def beat(self) -> None:
+        """Say to other machines that what was found is in hand."""
+        with self._lock:
+            claims = list(self._claims.values())
+        for claim in claims:
+            claim.beat()
 
     def head(self, put_off: Collection[str] = ()) -> ClosedSegment | None:
         """Return the segment to ship next; it stays until it is said what became of it.
@@ -153,17 +183,20 @@ class Spool:
             waiting = (*self._own, *self._found) if put_off else (self._own or self._found)
             return next((item for item in waiting if item.name.stem not in put_off), None)
 
-    def is_own(self, segment: ClosedSegment) -> bool:
-        """Whether this process wrote the segment."""
-        with self._lock:
-            return segment in self._own
-
-    def postpone(self, segment: ClosedSegment) -> None:
-        """Let the other found segments go first."""
+    def postpone_found(self, segment: ClosedSegment) -> None:
+        """Let the other found segments go first; our own keep their order."""
         with self._lock:
             if segment in self._found:
                 self._found.remove(segment)
                 self._found.append(segment)
+
+    def postpone(self, segment: ClosedSegment) -> None:
+        """Let the others go first."""
+        with self._lock:
+            for queue in (self._own, self._found):
+                if segment in queue:
+                    queue.remove(segment)
+                    queue.append(segment)
 
     def delivered(self, segment: ClosedSegment) -> None:
         """Delete a segment that the far side confirmed."""
@@ -206,8 +239,11 @@ class Spool:
             stem = segment.name.stem
             done = not any(other.name.stem == stem for other in self._found)
             claim = self._claims.pop(stem, None) if done else None
+            is_all = stem not in self._unfinished
+            if done:
+                self._unfinished.discard(stem)
         if claim is not None:
-            claim.release(remove=True)
+            claim.release(remove=is_all)
 
     def state(self) -> SpoolState:
         """Return what waits."""
@@ -225,7 +261,7 @@ class Spool:
         """Write to the volume what is only in memory, as far as it goes: the process ends."""
         with self._lock:
             for queue in (self._own, self._found):
-                kept = [_on_volume(segment) for segment in queue]
+                kept = [on_volume(segment) for segment in queue]
                 queue.clear()
                 queue.extend(kept)
 

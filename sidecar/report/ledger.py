@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.record import EmissionRecord
 from sidecar.segment import NotASegment, SegmentName
+from sidecar.validation import YEARS
 
 EVENTS: Final = ("start", "window", "end")
 
@@ -158,10 +159,15 @@ class Ledger:
         return number
 
     def _node_number(self, record: EmissionRecord) -> int:
-        """Return which node it is, by name and VM; a name is only unique within its cluster."""
+        """Return which node it is, by its name where it has one, else by its VM.
+
+        A name is only unique within its cluster, so without a cluster's name the VM tells two apart.
+        A pod that knows the VM is compared with one that does not (IMDS may be blocked for some).
+        """
         if record.node is None and record.vm_id is None:
             return _UNKNOWN
-        key = (record.cluster, record.node, record.vm_id)
+        is_named = record.node is not None and record.cluster is not None
+        key = (record.cluster, record.node, None if is_named else record.vm_id)
         number = self._node_numbers.setdefault(key, len(self.nodes))
         if number == len(self.nodes):
             self.nodes.append(record.node or f"VM {record.vm_id}")
@@ -184,7 +190,7 @@ def digest_of(record: EmissionRecord) -> int:
 def _seconds(name: str, text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
+        if moment.tzinfo is not None and moment.year in YEARS:
             return moment.timestamp()
     except (ValueError, OverflowError):
         pass

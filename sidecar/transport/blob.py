@@ -41,6 +41,9 @@ T = TypeVar("T")
 
 _SLOWEST_BYTES_PER_S: Final = 10_000
 _UNANSWERED_MAX: Final = 4096
+_FOLDERS_MAX: Final = 64
+"""Projects of which it is remembered that the SAS could create there."""
+
 _OVERDUE_MAX: Final = 8
 _NAME_CHARACTERS_MAX: Final = 1024
 """Of a blob's name: Azure, 'Naming and referencing containers, blobs, and metadata'."""
@@ -114,6 +117,8 @@ class _Access:
     permissions: str = ""
     starts: datetime | None = None
     ends: datetime | None = None
+    is_lasting: bool = False
+    """What it permits stays so: no role of a delegator (skoid), no stored policy (si) can change it."""
 
     @classmethod
     def of(cls, container: ContainerClient) -> Self:
@@ -124,7 +129,9 @@ class _Access:
             query = urlsplit(container.url).query
         sas = {name: values[0] for name, values in parse_qs(query).items()}
         if "sig" in sas:
-            return cls("sas", sas.get("sp", ""), _sas_time(sas.get("st")), _sas_time(sas.get("se")))
+            is_lasting = not {"skoid", "si"} & set(sas)
+            times = (_sas_time(sas.get("st")), _sas_time(sas.get("se")))
+            return cls("sas", sas.get("sp", ""), *times, is_lasting)
         if hasattr(credential, "get_token"):
             return cls("identity")
         return cls("key" if hasattr(credential, "account_key") else "none")
@@ -184,9 +191,15 @@ class BlobTransport:
             delivery = self._existing_or_raise(parcel, error, deadline, attempted=attempted)
         else:
             delivery = "created"
-            self._created_in.add(_project_folder(parcel.blob_name))
+            self._remember_creation(parcel.blob_name)
         self._answered(parcel.blob_name)
         return delivery
+
+    def _remember_creation(self, blob_name: str) -> None:
+        if self._access.creates_only and self._access.is_lasting:
+            if len(self._created_in) >= _FOLDERS_MAX:
+                self._created_in.clear()
+            self._created_in.add(_project_folder(blob_name))
 
     def exists(self, blob_name: str, timeout_s: float = READ_TIMEOUT_S) -> bool:
         """Whether there is a blob of this name. Raises Undelivered where that cannot be told."""

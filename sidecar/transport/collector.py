@@ -43,8 +43,8 @@ class CollectorTransport:
     """The transport `collector`. A parcel with a receipt is handed over for a pod that is gone.
 
     A refusal (400, 409, 413, 422) is final only with the collector's own reason in it: a proxy that
-    takes no large body must not cost a segment. So is 403 for another pod's segment, unless it comes
-    with `Retry-After` (that pod is still there); for our own it may be repaired, as 401 may.
+    takes no large body must not cost a segment. 403 never is: for another pod's segment another pod may
+    be the right one to bring it, or that pod is still there; for our own it may be repaired, as 401 may.
 
     The text of a failure names no segment: while it lasts it stays the same, and is told once.
     """
@@ -103,7 +103,11 @@ class CollectorTransport:
         status = answer.status
         own_reason = answer.error is not None
         foreign = parcel.receipt is not None and status == HTTPStatus.FORBIDDEN
-        refused = own_reason and (status in _REFUSED or (foreign and answer.retry_after_s is None))
+        refused = own_reason and status in _REFUSED
+        if (
+            status == HTTPStatus.BAD_REQUEST
+        ):  # else the connection's or a proxy's fault, not its own
+            refused = answer.error == "not_a_segment"
         advice = self._advice(answer, foreign=foreign)
         text = f"{self.destination} answered {status}: {answer.reason}; {advice}"
         retry_after_s = None if refused else answer.retry_after_s

@@ -138,16 +138,23 @@ class Shipper:
             self._spool.arrived.set()
 
     def _ship(self) -> None:
+        while (wait_s := self._safe_step()) is not None:
+            self._spool.arrived.wait(min(wait_s, LOOK_AGAIN_S))
+            self._spool.arrived.clear()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _safe_step(self) -> float | None:
+        """Do a step; a fault of ours is told once, and it goes on a minute later."""
         try:
-            while (wait_s := self.step()) is not None:
-                self._spool.arrived.wait(min(wait_s, LOOK_AGAIN_S))
-                self._spool.arrived.clear()
-        except Exception:  # noqa: BLE001 - a fault of ours must not end the metering
-            _log.exception("shipping failed, which is a bug; records stay on the volume")
-            self.state = replace(self.state, failure="ended unexpectedly; see the log")
-        finally:
-            if self._transport is not None:
-                self._transport.close()
+            return self.step()
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends neither shipping nor metering
+            text = f"a step of shipping failed, which is a bug: {error!r}"
+            if text != self.state.failure:
+                _log.exception("%s; records stay on the volume, and it is tried again", text)
+            self.state = replace(self.state, failures=self.state.failures + 1, failure=text)
+            self._due.attempt_s = self._pace.monotonic_s() + BACKOFF_MAX_S
+            return None if self._is_finishing else BACKOFF_MAX_S
 
     # -- one step -----------------------------------------------------------------------------
 
@@ -222,10 +229,11 @@ class Shipper:
             self._spool.refuse(segment, str(error))
         except OSError as error:
             self._failed(segment, Undelivered(f"{segment.path} cannot be read: {error.strerror}"))
+            self._spool.postpone(segment)
         except Undelivered as error:
             if error.refused:
                 self._spool.refuse(segment, str(error))
-            elif error.about_owner and error.retry_after_s is not None:
+            elif error.about_owner:
                 self._put_off(segment, str(error), error.retry_after_s)
             else:
                 self._failed(segment, error)
@@ -245,9 +253,16 @@ class Shipper:
             failure=None,
         )
 
-    def _put_off(self, segment: ClosedSegment, text: str, wait_s: float) -> None:
-        """Leave what this process left for later; nothing else waits for it."""
+    def _put_off(self, segment: ClosedSegment, text: str, wait_s: float | None) -> None:
+        """Leave what this process left for later; nothing else waits for it.
+
+        Where the far side names no time, this is not the pod to bring it: another one may be.
+        """
         stem = segment.name.stem
+        if wait_s is None:
+            _log.info("%s.*: %s; left for another pod", stem, text)
+            self._spool.give_back(stem)
+            return
         if stem not in self._due.put_off_s:
             _log.info("%s.*: %s", stem, text)
         self._due.put_off_s[stem] = self._pace.monotonic_s() + min(wait_s, RETRY_AFTER_MAX_S)
@@ -258,7 +273,7 @@ class Shipper:
         if text != self.state.failure:
             _log.error("%s; records stay on the volume, and it is tried again", text)
         self.state = replace(self.state, failures=self.state.failures + 1, failure=text)
-        self._spool.postpone(segment)
+        self._spool.postpone_found(segment)
         self._in_a_row += 1
         self._due.asked_to_wait = error.retry_after_s is not None
         if error.retry_after_s is not None:

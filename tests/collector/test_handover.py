@@ -73,13 +73,13 @@ def test_what_the_pod_shipped_itself_before_is_there_already(collector, api, roo
     assert len(stored_files(root)) == 1
 
 
-def test_where_the_plain_name_holds_something_else_both_are_kept(
+def test_what_a_pod_stored_itself_is_not_contradicted_by_another(
     collector, api, root, receipt
 ) -> None:
     assert collector.post(segment(record(energy_kwh=2.0)), api.token()).status_code == 201
     response = handed_over(collector, api, receipt)
-    assert (response.status_code, response.json()["handed_over"]) == (201, True)
-    assert len(stored_files(root)) == 2
+    assert (response.status_code, response.json()["error"]) == (409, "conflict")
+    assert len(stored_files(root)) == 1
 
 
 def test_own_segments_need_no_receipt_and_are_not_marked_for_one(collector, api, receipt) -> None:

@@ -127,7 +127,7 @@ def test_a_volume_that_stays_full_leaves_the_totals_in_the_summary_line(
     summary = outcome.stderr.splitlines()[-1]
     assert summary.startswith("emissions-sidecar: ")
     assert " Wh (the whole machine: " in summary
-    assert "records not written" in summary
+    assert " not written: cannot write records to " in summary
     assert len(records(disk.path)) >= before, "a torn line was left"
 
 

@@ -439,8 +439,13 @@ from sidecar.exporters.codecarbon_csv import write_row
 
 path, name, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 for number in range(limit) if limit else count():
-    run_id = f"{name}-{number % 20}"
-    write_row(path, a_row(run_id=run_id, experiment_id="x" * 500))
+    row = a_row(run_id=f"{name}-{number % 20}", experiment_id="x" * 500)
+    while True:
+        try:
+            write_row(path, row)
+        except TimeoutError:  # the lock was held for long: the agent tries again at its next window
+            continue
+        break
     print(number, flush=True)
 """
 

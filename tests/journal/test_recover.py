@@ -166,8 +166,56 @@ def test_where_nothing_is_shipped_a_torn_line_is_still_cut(tmp_path):
     with path.open("ab") as stream:
         stream.write(b'{"torn')
     assert found(tmp_path, Recovery("run.new", ships=False)) == []
-    (packed,) = (tmp_path / "records").iterdir()
+    (packed,) = (tmp_path / "records").glob("run*")
     assert len(decompressed(packed.read_bytes()).splitlines()) == 3
+
+
+def test_who_ships_nothing_leaves_it_for_one_who_does(tmp_path):
+    journal = left(tmp_path, "pod-b.b")
+    journal.keep_receipt("v1.proof")
+    killed(journal)
+    assert found(tmp_path, Recovery("run.new", ships=False)) == []
+    spool = Spool(tmp_path / "records")
+    recover(tmp_path / "records", Recovery("pod-a.new", ships=True, needs_receipt=True), spool)
+    assert spool.head().receipt == "v1.proof"
+
+
+def test_brackets_without_end_are_no_record_and_stop_nothing(tmp_path):
+    killed(left(tmp_path, "pod-b.b"))
+    (tmp_path / "records" / "pod-a.odd.00000000.ndjson").write_bytes(b"[" * 200_000 + b"\n")
+    assert len(found(tmp_path)) == 1
+
+
+def test_a_segment_that_cannot_be_read_now_is_looked_for_again(tmp_path):
+    journal = Journal(tmp_path, "pod-b.b")
+    for number in range(2):
+        journal.append(record("pod-b.b", number))
+        journal.seal()
+    directory = tmp_path / "records"
+    journal.close(is_clean=False)
+    first = directory / "pod-b.b.00000000.ndjson.gz"
+    content = first.read_bytes()
+    first.write_bytes(b"\0" * (17 * 1024**2))  # as a failing disk: it cannot be read now
+    assert found(tmp_path) == [["pod-b.b.1"]]
+    first.write_bytes(content)
+    assert found(tmp_path) == [["pod-b.b.0"]]
+
+
+def test_a_file_under_anothers_name_is_not_taken_for_its_segment(tmp_path):
+    """Or a pod could bring a segment of its own making under the next name of a living one."""
+    killed(left(tmp_path, "pod-b.b"))
+    directory = tmp_path / "records"
+    close_segment(directory, SegmentName("pod-b", "b", 7), to_ndjson(record("pod-c.c", 0)).encode())
+    assert found(tmp_path) == [["pod-b.b.0", "pod-b.b.1", "pod-b.b.2"]]
+    assert (directory / "pod-b.b.00000007.ndjson.gz").exists()
+
+
+def test_what_is_queued_is_not_found_again(tmp_path):
+    killed(left(tmp_path, "pod-a.old"))
+    spool = Spool(tmp_path / "records")
+    for _ in range(2):
+        recover(tmp_path / "records", MINE, spool)
+    assert spool.state().segments == 1
 
 
 def test_a_fresh_claim_of_another_machine_holds(tmp_path):

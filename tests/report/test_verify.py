@@ -40,6 +40,12 @@ def test_nothing_at_all_is_not_clean():
     assert not verdict_of([]).is_clean
 
 
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59.9999Z", "0001-01-01T00:00:00+23:00"])
+def test_a_time_beyond_all_reckoning_is_told_as_one(text):
+    records = history()
+    assert violations([*records, replace(records[-1], record_id=f"{POD}.x.0", window_end=text)])
+
+
 def test_the_same_record_in_two_files_is_a_duplicate():
     records = history()
     verdict = verify([*(("a.ndjson", r) for r in records), ("b/a.ndjson", records[2])])
@@ -328,7 +334,14 @@ def test_windows_of_one_name_are_not_of_quite_the_same_moments():
 def test_pods_of_different_nodes_are_not_compared():
     first, second = pods(0.75, 0.75)
     assert violations([first, replace(second, node="aks-gpu-1")]) == {}
-    assert violations([first, replace(second, vm_id="other")]) == {}
+    apart = [replace(record, cluster=None) for record in (first, replace(second, vm_id="other"))]
+    assert violations(apart) == {}, "without a cluster's name two nodes may be called the same"
+
+
+def test_a_pod_that_knows_the_vm_is_compared_with_one_that_does_not():
+    """IMDS may be blocked for some pods of a node."""
+    first, second = pods(0.75, 0.75)
+    assert "shares" in violations([first, replace(second, vm_id=None)])
 
 
 def test_pods_that_do_not_know_their_node_are_not_compared():

@@ -5,6 +5,7 @@ import socket
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.utils import format_datetime
 
 import pytest
@@ -199,6 +200,15 @@ def test_what_an_earlier_process_stored_is_known_once_the_sas_has_created_beside
     another_process = shipping.by_sas("c")
     assert another_process.deliver(parcel(2), IN_TIME_S) == "created"
     assert another_process.deliver(parcel(1), IN_TIME_S) == "existing"
+
+
+def test_a_sas_whose_rights_may_be_taken_away_is_not_believed(shipping):
+    """Of a user delegation (skoid): its delegator may lose the role between two segments."""
+    shipping.by_sas("c").deliver(parcel(1), IN_TIME_S)
+    another_process = shipping.by_sas("c")
+    another_process._access = replace(another_process._access, is_lasting=False)
+    another_process.deliver(parcel(2), IN_TIME_S)
+    assert "does not allow this, or the blob exists" in str(undelivered(another_process, parcel(1)))
 
 
 def test_what_a_sas_created_for_one_project_says_nothing_of_another(shipping):

@@ -127,10 +127,19 @@ def test_the_destination_is_the_address(
 def test_what_the_collector_refuses_is_refused_with_its_reason(
     collector: FakeCollector, transport: CollectorTransport, status: int
 ) -> None:
-    collector.always = fake.respond(status, error="bad_record", detail="line 3: no 'pod'")
+    code = "not_a_segment" if status == 400 else "bad_record"
+    collector.always = fake.respond(status, error=code, detail="line 3: no 'pod'")
     error = undelivered(transport)
     assert error.refused
-    assert f"answered {status}: bad_record: line 3: no 'pod'; the same segment" in str(error)
+    assert f"answered {status}: {code}: line 3: no 'pod'; the same segment" in str(error)
+
+
+@pytest.mark.parametrize("code", ["cut_off", "content_type", "bad_request"])
+def test_a_fault_of_the_connection_costs_no_segment(
+    collector: FakeCollector, transport: CollectorTransport, code: str
+) -> None:
+    collector.always = fake.respond(400, error=code, detail="the body ended early")
+    assert not undelivered(transport).refused
 
 
 def test_other_content_under_the_name_is_refused(transport: CollectorTransport) -> None:
@@ -157,12 +166,13 @@ def test_the_segment_of_a_pod_that_still_runs_is_tried_later(
     assert "offered again later" in str(error)
 
 
-def test_a_segment_with_the_receipt_of_another_pod_is_refused(
+def test_a_segment_that_another_pod_must_bring_is_left_to_it(
     collector: FakeCollector, transport: CollectorTransport
 ) -> None:
+    """Of the wrong service account, say: a later pod on the volume may be of the right one."""
     collector.gone.add(GONE_UID)
     error = undelivered(transport, segment(pod_uid=GONE_UID, receipt=Caller(OWN_UID).receipt))
-    assert (error.refused, error.retry_after_s) == (True, None)
+    assert (error.refused, error.about_owner, error.retry_after_s) == (False, True, None)
     assert "other_pod" in str(error)
 
 

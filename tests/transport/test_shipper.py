@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.journal.claim import Claim
+from sidecar.journal.recover import owner_path
 from sidecar.journal.spool import REFUSED_DIRECTORY, Spool, close_segment
 from sidecar.record import EmissionRecord, to_ndjson
 from sidecar.segment import SegmentName
@@ -16,6 +18,7 @@ from sidecar.transport.directory import DirectoryTransport
 from sidecar.transport.shipper import (
     BACKOFF_MAX_S,
     HURRIED_BACKOFF_S,
+    LOOK_AGAIN_S,
     RETRY_AFTER_MAX_S,
     Pace,
     Shipper,
@@ -312,6 +315,37 @@ def test_what_must_wait_for_its_owner_holds_up_nothing_else(shipper, spool, far,
     assert shipper.step() is None
     assert shipper.state.failure == "that pod runs still"
     assert len(list(spool.directory.glob("v.a.*.gz"))) == 2
+
+
+def test_what_is_anothers_to_bring_is_given_back_whole(shipper, spool, far, time):
+    far.failures = [Undelivered("of another service account", about_owner=True)]
+    claim = Claim.take(owner_path(spool.directory, "v.a"))
+    spool.add_found([segment(spool, number, "v.a") for number in range(2)], claim)
+    shipper.step()
+    spool.add(segment(spool, 0))
+    drain(shipper, time)
+    assert far.stored == ["u.b.00000000.ndjson.gz"]
+    assert len(list(spool.directory.glob("v.a.*.gz"))) == 2
+    assert Claim.take(owner_path(spool.directory, "v.a")) is not None, "nobody holds it any more"
+    assert shipper.state.failure is None
+
+
+def test_after_a_bug_in_one_step_shipping_goes_on(spool, far, time, caplog):
+    faults = [ZeroDivisionError(), ZeroDivisionError()]
+
+    def look():
+        if faults:
+            raise faults.pop()
+
+    shipper = Shipper(lambda: far, Supply(spool, look=look), time.pace)
+    spool.add(segment(spool, 0))
+    assert shipper._safe_step() == BACKOFF_MAX_S
+    assert "which is a bug" in caplog.text
+    time.now_s += LOOK_AGAIN_S
+    shipper._safe_step()
+    time.now_s += LOOK_AGAIN_S
+    shipper._safe_step()
+    assert far.stored
 
 
 @given(

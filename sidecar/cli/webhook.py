@@ -1,0 +1,85 @@
+"""`emissions-sidecar webhook`: the service that puts the sidecar into pods."""
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sidecar.cli.logs import set_up_logs
+from sidecar.cli.options import add_settings, command_parser, settings_from
+from sidecar.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from sidecar.serving import Service, TlsFiles
+
+LISTEN: Final = ("0.0.0.0", 9443)  # noqa: S104 - a service of a cluster, reached through its Service
+_MODULES: Final = ("cryptography", "jsonpatch", "prometheus_client", "starlette", "uvicorn")
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until SIGTERM, finish what is in flight, exit 0."""
+    parser = command_parser(
+        "webhook",
+        "Answer the admission requests of a Kubernetes API server: annotated pods get the sidecar, and "
+        "no pod is ever refused. Until SIGTERM or SIGINT.",
+        (
+            "--config /etc/emissions/injector.json --tls-cert tls.crt --tls-key tls.key",
+            "--config injector.json --listen 127.0.0.1:9443",
+        ),
+    )
+    parser.add_argument(
+        "--config",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="container and volumes to inject, JSON, as the Helm chart renders it",
+    )
+    add_settings(parser, ("listen", "log_format", "log_level", "tls_cert", "tls_key"))
+    arguments = parser.parse_args(argv)
+    settings = settings_from(arguments)
+    _require_modules()
+    set_up_logs(settings)
+    service = _service(settings, arguments.config)
+    service.run()
+    _log.info("ended")
+    return 0
+
+
+def _require_modules() -> None:
+    for module in _MODULES:
+        if importlib.util.find_spec(module) is None:
+            raise SettingsError(
+                f"webhook needs {module}; install the extra 'injector', from a clone: "
+                "pip install '.[injector]'"
+            )
+
+
+def _service(settings: Settings, config: Path) -> "Service":
+    # Loaded late, so that what is missing is told in one line.
+    from sidecar.injector.certificate import Certificate  # noqa: PLC0415
+    from sidecar.injector.config import load_config  # noqa: PLC0415
+    from sidecar.injector.metrics import InjectorMetrics  # noqa: PLC0415
+    from sidecar.injector.webhook import Parts, webhook_app  # noqa: PLC0415
+    from sidecar.serving import Service, Serving  # noqa: PLC0415
+
+    host, port = settings.listen or LISTEN
+    tls = _tls(settings)
+    parts = Parts(
+        config=load_config(config),
+        certificate=Certificate(tls.certificate) if tls else None,
+        metrics=InjectorMetrics(with_certificate=tls is not None),
+    )
+    return Service(webhook_app(parts), Serving(host=host, port=port, tls=tls), parts.readiness)
+
+
+def _tls(settings: Settings) -> "TlsFiles | None":
+    from sidecar.serving import TlsFiles  # noqa: PLC0415
+
+    if settings.tls_cert is None and settings.tls_key is None:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise SettingsError("tls_cert and tls_key belong together; give both, or neither")
+    return TlsFiles(settings.tls_cert, settings.tls_key)

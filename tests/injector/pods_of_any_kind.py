@@ -1,0 +1,103 @@
+"""Pods by Hypothesis: valid enough for an API server, odd in every way that matters here."""
+
+from hypothesis import strategies as st
+
+NAMES = st.from_regex(r"[a-z][a-z0-9-]{0,8}[a-z0-9]", fullmatch=True)
+TEXT = st.text(max_size=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXT, children, max_size=3),
+    max_leaves=5,
+)
+QUANTITIES = st.sampled_from(["0", "100m", "1", "1.5", "2", "64Mi", "1Gi", "1e3", "1500M", "0.1"])
+AMOUNTS = st.dictionaries(
+    st.sampled_from(["cpu", "memory", "ephemeral-storage"]), QUANTITIES, max_size=3
+) | st.just({"nvidia.com/gpu": "1"})
+RESOURCES = st.fixed_dictionaries(
+    {}, optional={"requests": st.none() | AMOUNTS, "limits": st.none() | AMOUNTS}
+)
+GUARANTEED = st.fixed_dictionaries({"cpu": QUANTITIES, "memory": QUANTITIES}).map(
+    lambda amounts: {"requests": amounts, "limits": dict(amounts)}
+)
+PATHS = st.sampled_from(
+    [
+        "/data",
+        "/var/run/emissions",
+        "/var/run/emissions/",
+        "/var/run",
+        "/var/run/emissions/x",
+        "/va",
+    ]
+)
+
+
+def maybe(strategy):
+    """The three ways in which there is nothing, or something."""
+    return st.none() | strategy
+
+
+def containers(volume_names, resources=RESOURCES):
+    mounts = st.lists(
+        st.fixed_dictionaries({"name": st.sampled_from(volume_names), "mountPath": PATHS}),
+        max_size=3,
+        unique_by=lambda mount: mount["mountPath"],
+    )
+    return st.fixed_dictionaries(
+        {"name": NAMES, "image": st.just("registry.example.com/a:1"), "resources": resources},
+        optional={
+            "volumeMounts": maybe(mounts),
+            "restartPolicy": st.sampled_from(["Always"]),
+            "env": maybe(
+                st.lists(st.fixed_dictionaries({"name": TEXT, "value": TEXT}), max_size=2)
+            ),
+            "fieldToCome": JSON,
+        },
+    )
+
+
+ANNOTATIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "emissions/track": st.sampled_from(["true", "true", "true", "false", "yes", ""]),
+        "emissions/mount": st.sampled_from(["true", "false", "/somewhere", "x"]),
+        "emissions/volume": st.sampled_from(["data", "emissions", "absent", "B@d"]),
+        "emissions/status": st.sampled_from(["injected", "skipped: x"]),
+        "emissions/injector": st.sampled_from(["0.0.1", "0.1.0"]),
+        "emissions/project": TEXT,
+        "azure.workload.identity/skip-containers": st.sampled_from(["", "a", "a;b"]),
+        "a/b~c": TEXT,
+    },
+)
+LABELS = st.fixed_dictionaries(
+    {}, optional={"azure.workload.identity/use": st.sampled_from(["true", "false"]), "x": TEXT}
+)
+
+
+@st.composite
+def pods(draw, resources=RESOURCES):
+    """A pod; lists and objects may be absent, null or empty."""
+    names = draw(st.lists(NAMES | st.just("data"), unique=True, max_size=3))
+    names += ["data"] if "data" not in names else []
+    volumes = [{"name": name, "emptyDir": {}} for name in names]
+    one = containers(names, resources)
+    spec = draw(
+        st.fixed_dictionaries(
+            {"containers": st.lists(one, min_size=1, max_size=3)},
+            optional={
+                "initContainers": maybe(st.lists(one, max_size=2)),
+                "volumes": st.just(volumes) | maybe(st.just([])),
+                "hostNetwork": st.booleans(),
+                "restartPolicy": st.just("Never"),
+                "nodeSelector": maybe(st.sampled_from([{}, {"kubernetes.io/os": "linux"}])),
+                "fieldToCome": JSON,
+            },
+        )
+    )
+    metadata = st.fixed_dictionaries(
+        {}, optional={"annotations": maybe(ANNOTATIONS), "labels": maybe(LABELS), "name": NAMES}
+    )
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
+    return pod | draw(st.fixed_dictionaries({}, optional={"metadata": maybe(metadata)}))
+
+
+NAMESPACES = st.sampled_from([{}, {"emissions/track": "true"}, {"emissions/track": "false"}])
