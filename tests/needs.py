@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helm import tools
+
 KERNEL_LIMITS: tuple[str, ...] = ()
 """Regular expressions of skip reasons that STRICT allows: what no package can give a kernel."""
 
@@ -59,6 +61,7 @@ CAPABILITIES: dict[str, Capability] = {
     "chromium": Capability(_has("chromium"), "apt-get install chromium"),
     "gcc": Capability(_compiles_c, "apt-get install gcc libc6-dev"),
     "git": Capability(_has("git"), "apt-get install git"),
+    "helm": Capability(tools.is_there, "make helm"),
     "netns": Capability(
         _creates_network_namespaces,
         "apt-get install iproute2 util-linux, and run as root (CAP_SYS_ADMIN)",

@@ -1,0 +1,68 @@
+{{- /*
+A value as a CEL literal: (dict "value" … "type" "Object.spec.initContainers" "indent" 2).
+Kubernetes wants an object's type spelled out, by its path from the pod. A map of one entry "$cel" is an
+expression; maps of quantities are plain maps. What is longer than a line is broken into several.
+*/}}
+{{- define "emissions-sidecar.cel" -}}
+{{- $line := include "emissions-sidecar.cel.line" . -}}
+{{- $indent := .indent | int -}}
+{{- if le (add (len $line) $indent) 110 -}}
+{{- $line -}}
+{{- else if kindIs "slice" .value -}}
+{{- $items := list -}}
+{{- range .value -}}
+{{- $items = append $items (include "emissions-sidecar.cel" (dict "value" . "type" $.type "indent" (add $indent 2))) -}}
+{{- end -}}
+[{{ printf "\n%s" (repeat (add $indent 2 | int) " ") }}{{ join (printf ",\n%s" (repeat (add $indent 2 | int) " ")) $items }}{{ printf "\n%s" (repeat $indent " ") }}]
+{{- else if kindIs "map" .value -}}
+{{- $items := list -}}
+{{- range $name, $item := .value -}}
+{{- $items = append $items (printf "%s: %s" $name (include "emissions-sidecar.cel" (dict "value" $item "type" (printf "%s.%s" $.type $name) "indent" (add $indent 2)))) -}}
+{{- end -}}
+{{ .type }}{ {{- printf "\n%s" (repeat (add $indent 2 | int) " ") }}{{ join (printf ",\n%s" (repeat (add $indent 2 | int) " ")) $items }}{{ printf "\n%s" (repeat $indent " ") -}} }
+{{- else -}}
+{{- $line -}}
+{{- end -}}
+{{- end }}
+
+{{- define "emissions-sidecar.cel.line" -}}
+{{- if kindIs "slice" .value -}}
+{{- $items := list -}}
+{{- range .value -}}
+{{- $items = append $items (include "emissions-sidecar.cel.line" (dict "value" . "type" $.type)) -}}
+{{- end -}}
+[{{ join ", " $items }}]
+{{- else if not (kindIs "map" .value) -}}
+{{- toJson .value -}}
+{{- else if hasKey .value "$cel" -}}
+{{- index .value "$cel" -}}
+{{- else -}}
+{{- $items := list -}}
+{{- $isMap := has (splitList "." .type | last) (list "requests" "limits") -}}
+{{- range $name, $item := .value -}}
+{{- $item = include "emissions-sidecar.cel.line" (dict "value" $item "type" (printf "%s.%s" $.type $name)) -}}
+{{- $items = append $items (printf "%s: %s" (ternary (quote $name) $name $isMap) $item) -}}
+{{- end -}}
+{{- ternary "" .type $isMap }}{ {{- join ", " $items -}} }
+{{- end -}}
+{{- end }}
+
+{{- /* The container that policy mode adds: what depends on the pod is an expression, or added after it. */}}
+{{- define "emissions-sidecar.policy.container" -}}
+{{- $container := omit (include "emissions-sidecar.sidecar.container" .root | fromYaml) "livenessProbe" "lifecycle" -}}
+{{- $env := list -}}
+{{- range $container.env -}}
+{{- if ne .name "EMISSIONS_LISTEN" }}{{ $env = append $env . }}{{ end -}}
+{{- end -}}
+{{- range $pair := list
+      (list "EMISSIONS_REQUESTS_CPU" "string(variables.cpuMillicores) + \"m\"")
+      (list "EMISSIONS_REQUESTS_MEMORY" "string(variables.memoryBytes)")
+      (list "EMISSIONS_REQUESTS_GPU" "string(variables.gpus)") -}}
+{{- $env = append $env (dict "name" (first $pair) "value" (dict "$cel" (last $pair))) -}}
+{{- end -}}
+{{- $mounts := list -}}
+{{- range $container.volumeMounts -}}
+{{- $mounts = append $mounts (eq .name "emissions" | ternary (merge (dict "name" (dict "$cel" "variables.volume")) .) .) -}}
+{{- end -}}
+{{- include "emissions-sidecar.cel" (dict "value" (merge (dict "env" $env "volumeMounts" $mounts) $container) "type" "Object.spec.initContainers" "indent" .indent) -}}
+{{- end }}

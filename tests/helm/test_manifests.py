@@ -1,0 +1,365 @@
+"""Every document that the chart renders, over values and versions of Kubernetes and of Helm."""
+
+import importlib
+import json
+import re
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from sidecar.injector.config import default_config
+from sidecar.settings import load_settings
+from tests.helm.tools import (
+    CHART,
+    MAJORS,
+    ROOT,
+    VALUE_SETS,
+    Document,
+    helm,
+    injector_json,
+    render,
+    values_file,
+)
+
+pytestmark = pytest.mark.needs("helm")
+
+KUBERNETES = ("1.29", "1.31", "1.34", "1.36", "1.37")
+POLICY_SINCE = ("1.36", "1.37")
+OPERATORS = ("cert-manager.io/", "monitoring.coreos.com/")
+"""Their kinds are not Kubernetes' own; there is no schema of them here."""
+
+NOTHING_GENERATED = (
+    "--set=collector.handoverKey.mode=none",
+    "--set=webhook.certs.mode=existing",
+    "--set=webhook.certs.existingSecret=tls",
+    "--set=webhook.certs.caBundle=YQ==",
+)
+"""Without a cluster there is nothing to look up: what Helm would make is given."""
+
+
+def pod_templates(document: Document) -> list[dict[str, Any]]:
+    """Pods, and what workloads make pods of."""
+    if document["kind"] == "Pod":
+        return [document]
+    spec = document.get("spec", {})
+    template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+    return [template] if isinstance(template, dict) and "spec" in template else []
+
+
+@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_lint_has_nothing_to_say(value_set: str, major: int) -> None:
+    run = helm(
+        major,
+        "lint",
+        "--strict",
+        "--kube-version=1.36.0",
+        f"--values={values_file(value_set)}",
+        str(CHART),
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "[WARNING]" not in run.stdout
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_kubernetes_knows_every_field_of_every_document(kubernetes: str) -> None:
+    distinct: dict[str, tuple[str, Document]] = {}
+    for value_set in VALUE_SETS:
+        if value_set != "policy" or kubernetes in POLICY_SINCE:
+            for document in render(value_set, kubernetes=f"{kubernetes}.0").documents:
+                distinct[json.dumps(document, sort_keys=True)] = (value_set, document)
+    assert len(distinct) > 60
+    for value_set, document in distinct.values():
+        if document["apiVersion"].startswith(OPERATORS):
+            continue
+        try:
+            kubernetes_validate.validate(document, kubernetes, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            pytest.fail(f"{value_set}, {document['kind']}: {error.message}")
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_both_helms_render_the_same(value_set: str) -> None:
+    def by_name(major: int) -> dict[tuple[str, str], Document]:
+        documents = render(value_set, *NOTHING_GENERATED, major=major).documents
+        return {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+    assert by_name(3) == by_name(4)
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_an_upgrade_without_changes_changes_nothing(value_set: str) -> None:
+    install = render(value_set, *NOTHING_GENERATED)
+    upgrade = render(value_set, *NOTHING_GENERATED, "--is-upgrade")
+    assert install.text == upgrade.text
+
+
+def test_authority_and_certificate_made_by_helm_are_of_one_rendering() -> None:
+    rendered = render("default")
+    secret = rendered.one("Secret", "-webhook-tls")
+    webhooks = rendered.one("MutatingWebhookConfiguration")["webhooks"]
+    bundles = {webhook["clientConfig"]["caBundle"] for webhook in webhooks}
+    assert bundles == {secret["data"]["ca.crt"]}
+
+
+def test_default_json_is_what_the_chart_renders_with_its_default_values() -> None:
+    shipped = json.loads((ROOT / "sidecar/injector/default.json").read_text())
+    assert shipped == injector_json("default")
+    assert default_config().container_name == "emissions-sidecar"
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_the_sidecar_asks_for_nothing_that_could_hold_up_or_endanger_a_pod(value_set: str) -> None:
+    content = injector_json(value_set)
+    container = content["container"]
+    assert not {"ports", "startupProbe", "readinessProbe", "command"} & set(container)
+    assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {kind for volume in content["volumes"] for kind in volume} <= {
+        "name",
+        "emptyDir",
+        "projected",
+        "downwardAPI",
+    }
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_nothing_of_ours_needs_a_privilege(value_set: str) -> None:
+    rendered = render(value_set)
+    for word in ("hostPath", "privileged", ":latest", "hostNetwork: true", "hostPort"):
+        assert word not in rendered.text
+    for document in rendered.documents:
+        for template in pod_templates(document):
+            spec = template["spec"]
+            assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            for container in spec["containers"]:
+                security = container["securityContext"]
+                assert security["runAsNonRoot"] is True
+                assert security["allowPrivilegeEscalation"] is False
+                assert security["readOnlyRootFilesystem"] is True
+                assert security["capabilities"] == {"drop": ["ALL"]}
+                assert {"requests", "limits"} <= set(container["resources"])
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_only_the_collector_and_the_test_talk_to_the_kubernetes_api(value_set: str) -> None:
+    for document in render(value_set).documents:
+        for template in pod_templates(document):
+            component = template["metadata"]["labels"]["app.kubernetes.io/component"]
+            mounts_token = template["spec"]["automountServiceAccountToken"]
+            assert mounts_token is (component in ("collector", "test"))
+
+
+def test_the_collector_may_review_tokens_and_get_pods_and_nodes_and_no_more() -> None:
+    rules = render("blob").one("ClusterRole")["rules"]
+    allowed = {(rule["resources"][0], *rule["verbs"]) for rule in rules}
+    assert allowed == {("tokenreviews", "create"), ("nodes", "get"), ("pods", "get")}
+
+
+@pytest.mark.parametrize("value_set", ["default", "existing-certs", "cert-manager", "everything"])
+def test_a_webhook_never_rejects_a_pod_and_matches_no_system_namespace(value_set: str) -> None:
+    configuration = render(value_set).one("MutatingWebhookConfiguration")
+    assert configuration["metadata"]["annotations"]["admissions.enforcer/disabled"] == "true"
+    assert len(configuration["webhooks"]) == 2
+    for webhook in configuration["webhooks"]:
+        assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Ignore", "None")
+        assert webhook["timeoutSeconds"] == 3
+        assert webhook["reinvocationPolicy"] == "IfNeeded"
+        assert webhook["name"].count(".") >= 2
+        expressions = webhook["namespaceSelector"]["matchExpressions"]
+        excluded = next(one for one in expressions if one["key"] == "kubernetes.io/metadata.name")
+        assert {"kube-system", "kube-public", "kube-node-lease"} <= set(excluded["values"])
+        assert {"key": "control-plane", "operator": "NotIn", "values": ["true"]} in expressions
+        assert {
+            "key": "kubernetes.azure.com/managedby",
+            "operator": "NotIn",
+            "values": ["aks"],
+        } in expressions
+
+
+def test_the_namespace_webhook_is_left_out_where_no_namespace_may_opt_in() -> None:
+    configuration = render("default", "--set=injection.namespaceOptIn=none").one(
+        "MutatingWebhookConfiguration"
+    )
+    paths = [one["clientConfig"]["service"]["path"] for one in configuration["webhooks"]]
+    assert paths == ["/mutate"]
+
+
+def test_without_storage_there_is_no_collector_and_records_stay_in_the_pods() -> None:
+    rendered = render("default")
+    assert [one["metadata"]["name"] for one in rendered.of_kind("Deployment")] == [
+        "es-emissions-sidecar-webhook"
+    ]
+    assert rendered.one("CronJob")["spec"]["suspend"] is True
+    env = {one["name"]: one.get("value") for one in injector_json("default")["container"]["env"]}
+    assert env["EMISSIONS_TRANSPORT"] == "none"
+    assert "EMISSIONS_COLLECTOR_URL" not in env
+
+
+def test_with_storage_sidecars_send_to_the_collector_of_this_release() -> None:
+    rendered = render("blob")
+    content = injector_json("blob")
+    env = {one["name"]: one.get("value") for one in content["container"]["env"]}
+    service = rendered.one("Service", "-collector")
+    assert env["EMISSIONS_COLLECTOR_URL"] == f"http://{service['metadata']['name']}.emissions.svc"
+    (token,) = (one for one in content["volumes"] if one["name"] == "emissions-token")
+    (source,) = token["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "emissions-collector"
+    assert rendered.one("CronJob")["spec"]["suspend"] is False
+
+
+def test_workload_identity_is_annotated_and_labelled_and_the_report_may_have_its_own() -> None:
+    rendered = render("blob")
+    key = "azure.workload.identity/client-id"
+    collector = rendered.one("ServiceAccount", "-collector")["metadata"]["annotations"][key]
+    report = rendered.one("ServiceAccount", "-report")["metadata"]["annotations"][key]
+    assert (collector[:8], report[:8]) == ("11111111", "99999999")
+    (template,) = pod_templates(rendered.one("Deployment", "-collector"))
+    assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+
+
+def test_direct_blob_gives_the_sidecar_more_memory_and_no_token_of_the_collector() -> None:
+    content = injector_json("direct-blob")
+    assert content["container"]["resources"]["limits"]["memory"] == "128Mi"
+    assert [one["name"] for one in content["volumes"]] == ["emissions", "emissions-podinfo"]
+
+
+def test_an_interval_is_written_only_where_it_is_not_the_default() -> None:
+    """A setting would overrule the annotation emissions/interval."""
+
+    def names(value_set: str) -> set[str]:
+        return {one["name"] for one in injector_json(value_set)["container"]["env"]}
+
+    assert "EMISSIONS_INTERVAL" not in names("default")
+    assert "EMISSIONS_INTERVAL" in names("direct-blob")
+
+
+def test_a_digest_wins_over_a_tag_and_the_sidecars_registry_over_the_common_one() -> None:
+    (template,) = pod_templates(render("everything").one("Deployment", "-webhook"))
+    assert template["spec"]["containers"][0]["image"] == (
+        "registry.example.com/emissions-sidecar-services@sha256:" + "0123456789abcdef" * 4
+    )
+    assert injector_json("everything")["container"]["image"] == (
+        "other.example.com/emissions-sidecar:0.1.0"
+    )
+
+
+@pytest.mark.parametrize("value_set", ["existing-certs", "directory", "direct-blob"])
+def test_every_flag_that_is_passed_is_one_of_the_command(
+    value_set: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for document in render(value_set).documents:
+        for template in pod_templates(document):
+            (container,) = template["spec"]["containers"]
+            if "command" in container:
+                continue
+            command, *words = container["args"]
+            with pytest.raises(SystemExit):
+                importlib.import_module(f"sidecar.cli.{command}").main(["--help"])
+            known = capsys.readouterr().out
+            for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+                assert re.search(rf"{re.escape(flag)}\b", known), f"{command} has no {flag}"
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_the_sidecar_understands_its_environment(value_set: str) -> None:
+    env = injector_json(value_set)["container"]["env"]
+    settings = load_settings({}, {one["name"]: one.get("value", "") for one in env})
+    assert settings.listen == ("0.0.0.0", 9877)
+    assert settings.volume_limit is not None
+
+
+def test_selectors_hold_nothing_that_a_new_version_changes() -> None:
+    for deployment in render("blob").of_kind("Deployment"):
+        assert set(deployment["spec"]["selector"]["matchLabels"]) == {
+            "app.kubernetes.io/name",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/component",
+        }
+
+
+def test_every_document_carries_the_standard_labels() -> None:
+    for value_set in VALUE_SETS:
+        for document in render(value_set).documents:
+            labels = document["metadata"]["labels"]
+            assert labels["app.kubernetes.io/managed-by"] == "Helm"
+            assert labels["app.kubernetes.io/version"] == "0.1.0"
+            assert labels["app.kubernetes.io/instance"] == "es"
+
+
+def test_policy_mode_has_neither_server_nor_certificate() -> None:
+    kinds = {document["kind"] for document in render("policy").documents}
+    assert {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"} <= kinds
+    assert not {"MutatingWebhookConfiguration", "ConfigMap", "Secret"} & kinds
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_policy_mode_says_what_an_older_cluster_lacks(major: int) -> None:
+    error = render("policy", major=major, kubernetes="1.35.0", fails=True).error
+    assert "MutatingAdmissionPolicy (Kubernetes 1.36 or newer)" in error
+    assert "v1.35.0: set injection.mode=webhook" in error
+
+
+def test_policy_mode_is_rendered_for_an_older_cluster_that_has_the_api() -> None:
+    api = "--api-versions=admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+    assert render("policy", api, kubernetes="1.35.0").of_kind("MutatingAdmissionPolicy")
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_kubernetes_before_native_sidecars_is_refused(major: int) -> None:
+    error = render("default", major=major, kubernetes="1.28.9", fails=True).error
+    assert ">=1.29.0-0" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("sidecar.transport=collector", "sidecar.transport is collector, and there is none"),
+        ("sidecar.transport=blob", "sidecar.transport is blob, and there is no storage"),
+        (
+            "webhook.certs.mode=existing",
+            "set webhook.certs.existingSecret|set webhook.certs.caBundle",
+        ),
+        ("sidecar.extraEnv[0].name=EMISSIONS_LISTEN", "EMISSIONS_LISTEN is the chart's own to set"),
+    ],
+)
+def test_values_that_contradict_one_another_are_told(option: str, message: str) -> None:
+    error = render("default", f"--set={option}", fails=True).error
+    assert any(part in error for part in message.split("|")), error
+
+
+def test_the_notes_say_how_to_opt_in_how_to_check_and_what_is_missing() -> None:
+    run = helm(4, "install", "es", str(CHART), "--dry-run=client")
+    assert run.returncode == 0, run.stderr
+    notes = run.stdout.partition("NOTES:")[2]
+    assert 'emissions/track: "true"' in notes
+    assert "kubectl label namespace NAMESPACE emissions/track=true" in notes
+    assert "helm test es" in notes
+    assert "WARNING: no storage" in notes
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    from sidecar.collector.metrics import CollectorMetrics
+    from sidecar.injector.metrics import InjectorMetrics
+    from sidecar.outbox import __file__ as outbox
+
+    registries = (CollectorMetrics().registry, InjectorMetrics(with_certificate=True).registry)
+    known = {family.name for registry in registries for family in registry.collect()}
+    of_sidecars = (ROOT / outbox).read_text()
+    dashboard = json.loads(
+        render("cert-manager").one("ConfigMap", "-dashboard")["data"]["emissions-sidecar.json"]
+    )
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"emissions_\w+", target["expr"])
+    }
+    assert len(asked) > 10
+    for name in asked:
+        family = re.sub(r"_(total|bucket|count|sum)$", "", name)
+        assert family in known or f'"{name}"' in of_sidecars, name

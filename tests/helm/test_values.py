@@ -1,0 +1,80 @@
+"""values.schema.json: what is right passes, what is wrong is refused by both Helms."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helm.tools import CHART, MAJORS, ROOT, VALUE_SETS, render, values_file
+
+pytestmark = pytest.mark.needs("helm")
+
+SCHEMA = CHART / "values.schema.json"
+
+WRONG = (
+    "image.tag=latest",
+    "sidecar.image.tag=latest",
+    "sidecar.image.digest=sha256:abc",
+    "injection.mode=webhooks",
+    "injection.namespace=all",
+    "injection.namespaceOptIn=true",
+    "webhook.replicas=0",
+    "webhook.replicas=two",
+    "webhook.timeoutSeconds=30",
+    "webhook.failurePolicy=Fail",
+    "webhook.certs.mode=self-signed",
+    "sidecar.resources.cpu=a-lot",
+    "sidecar.resources.gpu=1",
+    "sidecar.securityContext.privileged=true",
+    "sidecar.interval=fifteen",
+    "sidecar.gpu.source=dcgm",
+    "sidecar.transport=directory",
+    "sidecar.volume.hostPath=/tmp",
+    "azure.clientId=not-a-uuid",
+    "azure.storage.accountUrl=ftp://x",
+    "azure.storage.accountUrl=https://x.blob.core.windows.net/?sig=secret",
+    "azure.storage.container=Records",
+    "collector.backend=s3",
+    "report.schedule=daily",
+    "collectors.replicas=2",
+    "networkPolicy.egressPorts={0}",
+)
+
+
+def check_jsonschema(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_the_schema_is_a_schema() -> None:
+    run = check_jsonschema("--check-metaschema", SCHEMA)
+    assert run.returncode == 0, run.stdout
+
+
+def test_the_default_values_and_all_of_ci_fit_the_schema() -> None:
+    files = [values_file(one) for one in VALUE_SETS]
+    run = check_jsonschema("--schemafile", SCHEMA, CHART / "values.yaml", *files)
+    assert run.returncode == 0, run.stdout
+
+
+def test_every_object_of_ours_refuses_unknown_keys() -> None:
+    schema = json.loads(SCHEMA.read_text())
+    assert schema["additionalProperties"] is False
+    for name, part in schema["properties"].items():
+        if "properties" in part:
+            assert part["additionalProperties"] is False, name
+
+
+@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_value_is_refused_with_its_place(wrong: str, major: int) -> None:
+    error = render("default", f"--set={wrong}", major=major, fails=True).error
+    assert "values don't meet the specifications of the schema" in error
+    section = wrong.partition("=")[0].split(".")[0]
+    assert section in error
+
+
+def test_a_parent_chart_may_pass_global_values() -> None:
+    assert render("default", "--set=global.anything=1").documents
