@@ -1,17 +1,17 @@
 """`emissions-sidecar collector`: the service that takes segments from sidecars."""
 
-import importlib.util
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from sidecar.cli.extras import require_extra, tls_files
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
-from sidecar.settings import Settings, SettingsError, declared_settings
+from sidecar.settings import Settings, declared_settings
 
 if TYPE_CHECKING:
-    from sidecar.serving import Service, TlsFiles
+    from sidecar.serving import Service
 
 LISTEN: Final = ("0.0.0.0", 8080)  # noqa: S104 - a service of a cluster, reached through its Service
 _MODULES: Final = ("kubernetes", "prometheus_client", "pydantic", "starlette", "uvicorn")
@@ -33,21 +33,12 @@ def main(argv: Sequence[str]) -> int:
     own = ("listen", "log_format", "log_level", "transport_directory")
     add_settings(parser, (*own, *(item.name for item in declared_settings("blob", "collector"))))
     settings = settings_from(parser.parse_args(argv))
-    _require_modules()
+    require_extra("collector", "collector", _MODULES)
     set_up_logs(settings)
     service = _service(settings, os.environ)
     service.run()
     _log.info("ended")
     return 0
-
-
-def _require_modules() -> None:
-    for module in _MODULES:
-        if importlib.util.find_spec(module) is None:
-            raise SettingsError(
-                f"collector needs {module}; install the extra 'collector', from a clone: "
-                "pip install '.[collector]'"
-            )
 
 
 def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
@@ -60,7 +51,7 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
 
     key_file = settings.handover_key_file
     host, port = settings.listen or LISTEN
-    tls = _tls(settings)
+    tls = tls_files(settings)
     parts = Parts(
         backend=open_backend(settings, environ),
         cluster=open_cluster(environ),
@@ -69,13 +60,3 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
         uploads=settings.uploads,
     )
     return Service(collector_app(parts), Serving(host=host, port=port, tls=tls), parts.readiness)
-
-
-def _tls(settings: Settings) -> "TlsFiles | None":
-    from sidecar.serving import TlsFiles  # noqa: PLC0415
-
-    if settings.tls_cert is None and settings.tls_key is None:
-        return None
-    if settings.tls_cert is None or settings.tls_key is None:
-        raise SettingsError("tls_cert and tls_key belong together; give both, or neither")
-    return TlsFiles(settings.tls_cert, settings.tls_key)

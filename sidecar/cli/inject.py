@@ -1,12 +1,11 @@
 """`emissions-sidecar inject`: manifests in, the same manifests with the sidecar out; no cluster."""
 
-import contextlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sidecar.cli.extras import require_extra
 from sidecar.cli.options import command_parser
 from sidecar.settings import SettingsError
 
@@ -27,7 +26,7 @@ _STANDARD_INPUT: Final = Path("-")
 def main(argv: Sequence[str]) -> int:
     """Print the manifest with the sidecar in it; say on standard error what was done."""
     arguments = _parser().parse_args(argv)
-    _require_modules()
+    require_extra("inject", "injector", _MODULES)
     from sidecar.injector.manifest import ManifestError  # noqa: PLC0415
     from sidecar.injector.pod_shape import PodShapeError  # noqa: PLC0415
 
@@ -85,18 +84,6 @@ def _parser() -> "argparse.ArgumentParser":
         help=f'inject without an annotation, too; {TRACK}: "false" still counts',
     )
     return parser
-
-
-def _require_modules() -> None:
-    for module in _MODULES:
-        found = None
-        with contextlib.suppress(ModuleNotFoundError):
-            found = importlib.util.find_spec(module)
-        if found is None:
-            raise SettingsError(
-                f"inject needs {module}; install the extra 'injector', from a clone: "
-                "pip install '.[injector]'"
-            )
 
 
 def _config(arguments: "argparse.Namespace") -> "InjectConfig":

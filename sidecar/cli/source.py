@@ -1,13 +1,13 @@
 """The argument SOURCE of commands that read records: a directory, or a container of Azure Blob."""
 
 import argparse
-import importlib.util
 import os
 from typing import Final
 
+from sidecar.cli.extras import require_extra
 from sidecar.cli.options import add_settings, settings_from
 from sidecar.report.source import BLOB_SCHEME, Source, open_source
-from sidecar.settings import Settings, SettingsError, declared_settings
+from sidecar.settings import Settings, declared_settings
 
 CREDENTIALS: Final = tuple(
     item.name for item in declared_settings("blob") if item.name != "blob_container"
@@ -31,12 +31,7 @@ def source_of(arguments: argparse.Namespace) -> Source:
     Raises SettingsError with one line: an address or credential that cannot be right, or an extra that
     is not installed.
     """
-    for module in ("pydantic", "rich"):
-        if importlib.util.find_spec(module) is None:
-            raise SettingsError(
-                f"reading records needs {module}; install the extra 'report', from a clone: "
-                "pip install '.[report]'"
-            )
+    require_extra("reading records", "report", ("pydantic", "rich"))
     is_blob = arguments.source.startswith(BLOB_SCHEME)
     settings = settings_from(arguments) if is_blob else Settings()
     return open_source(arguments.source, settings, os.environ)

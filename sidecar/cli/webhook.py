@@ -1,17 +1,17 @@
 """`emissions-sidecar webhook`: the service that puts the sidecar into pods."""
 
-import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sidecar.cli.extras import require_extra, tls_files
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
-from sidecar.settings import Settings, SettingsError
+from sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from sidecar.serving import Service, TlsFiles
+    from sidecar.serving import Service
 
 LISTEN: Final = ("0.0.0.0", 9443)  # noqa: S104 - a service of a cluster, reached through its Service
 _MODULES: Final = ("cryptography", "jsonpatch", "prometheus_client", "starlette", "uvicorn")
@@ -40,21 +40,12 @@ def main(argv: Sequence[str]) -> int:
     add_settings(parser, ("listen", "log_format", "log_level", "tls_cert", "tls_key"))
     arguments = parser.parse_args(argv)
     settings = settings_from(arguments)
-    _require_modules()
+    require_extra("webhook", "injector", _MODULES)
     set_up_logs(settings)
     service = _service(settings, arguments.config)
     service.run()
     _log.info("ended")
     return 0
-
-
-def _require_modules() -> None:
-    for module in _MODULES:
-        if importlib.util.find_spec(module) is None:
-            raise SettingsError(
-                f"webhook needs {module}; install the extra 'injector', from a clone: "
-                "pip install '.[injector]'"
-            )
 
 
 def _service(settings: Settings, config: Path) -> "Service":
@@ -66,20 +57,10 @@ def _service(settings: Settings, config: Path) -> "Service":
     from sidecar.serving import Service, Serving  # noqa: PLC0415
 
     host, port = settings.listen or LISTEN
-    tls = _tls(settings)
+    tls = tls_files(settings)
     parts = Parts(
         config=load_config(config),
         certificate=Certificate(tls.certificate) if tls else None,
         metrics=InjectorMetrics(with_certificate=tls is not None),
     )
     return Service(webhook_app(parts), Serving(host=host, port=port, tls=tls), parts.readiness)
-
-
-def _tls(settings: Settings) -> "TlsFiles | None":
-    from sidecar.serving import TlsFiles  # noqa: PLC0415
-
-    if settings.tls_cert is None and settings.tls_key is None:
-        return None
-    if settings.tls_cert is None or settings.tls_key is None:
-        raise SettingsError("tls_cert and tls_key belong together; give both, or neither")
-    return TlsFiles(settings.tls_cert, settings.tls_key)
