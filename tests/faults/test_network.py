@@ -65,8 +65,7 @@ class Route:
         for _ in range(segments):
             for _ in range(records_each):
                 self.journal.append(self.records.pop(0))
-            closed = self.journal.seal()
-            assert closed is not None
+            (closed,) = self.journal.seal()
             self.spool.add(closed)
             self.written.append(str(closed.name))
 
