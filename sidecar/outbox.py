@@ -205,6 +205,9 @@ class Outbox:
         if self._shipper is not None:
             self._close_segment()
             self._close_waiting()  # there is no later
+            _log.info(
+                "shipping what is left, for %g s at most; asked again, for less", self._deadline_s
+            )
             self._shipper.finish(self._deadline_s)
             self._spool.keep()
         state = self.state()

@@ -67,7 +67,9 @@ CAPABILITIES: dict[str, Capability] = {
         "apt-get install iproute2 util-linux, and run as root (CAP_SYS_ADMIN)",
     ),
     "node": Capability(_has("node"), "apt-get install nodejs"),
-    "podman": Capability(_has("podman", "runc"), "apt-get install podman runc"),
+    "podman": Capability(
+        _has("podman", "runc", "catatonit"), "apt-get install podman runc catatonit"
+    ),
     "promtool": Capability(_has("promtool"), "apt-get install prometheus"),
     "ps": Capability(_has("ps"), "apt-get install procps"),
     "root": Capability(lambda: os.geteuid() == 0, "run as root"),

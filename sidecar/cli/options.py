@@ -27,9 +27,16 @@ class _OneLineParser(argparse.ArgumentParser):
     """Tells a wrong command line in one line, not under forty lines of usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2."""
-        _, _, unknown = message.partition("unrecognized arguments: ")
-        flag = unknown.split("=")[0].split(" ")[0]
+        """Exit with code 2. What stands after an unknown flag is not repeated: it may be a secret."""
+        what, known, unknown = message.partition("unrecognized arguments: ")
+        flags = [word.partition("=")[0] for word in unknown.split(" ") if word.startswith("-")]
+        flag = flags[0] if flags else unknown.split(" ")[0]
+        if flags:
+            message = f"{what}{known}{' '.join(flags)}"
+        for item in declared_settings():
+            if item.metadata["secret"] and flag == flag_name(item.name):
+                variable = environment_name(item.name)
+                self.exit(2, f"{self.prog}: {flag}: a secret has no flag; set {variable}\n")
         near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"see '{self.prog} --help'"
         line = " ".join(message.split())

@@ -33,5 +33,7 @@ def source_of(arguments: argparse.Namespace) -> Source:
     """
     require_extra("reading records", "report", ("pydantic", "rich"))
     is_blob = arguments.source.startswith(BLOB_SCHEME)
+    if is_blob:
+        require_extra("reading Azure Blob", "blob", ("azure.storage.blob", "azure.identity"))
     settings = settings_from(arguments) if is_blob else Settings()
     return open_source(arguments.source, settings, os.environ)

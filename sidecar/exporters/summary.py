@@ -64,6 +64,11 @@ def totals_text(totals: Totals) -> str:
     record = totals.merged
     if record.energy_kwh is None or record.emissions_g is None:
         return f"no energy could be metered in {record.duration_s:.1f} s · project {record.project}"
+    if record.energy_kwh == 0 and record.pod_method == "requests":
+        return (
+            "no share of the node: the pod requests no CPU, memory or GPU, in "
+            f"{record.duration_s:.1f} s · project {record.project}"
+        )
     if record.energy_kwh == 0:
         return (
             f"too short to meter: less than a tick of CPU time (10 ms) in {record.duration_s:.1f} s · "

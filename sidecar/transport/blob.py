@@ -427,7 +427,7 @@ class BlobTransport:
         if kind == "identity":
             return (
                 "the identity has no role to create blobs; assign Storage Blob Data Contributor on the "
-                "container (it takes up to 15 minutes to take effect; it is tried again)"
+                "container (it takes up to 15 minutes to take effect)"
             )
         if kind == "sas" and code == "AuthorizationFailure":
             return f"the SAS is not accepted, or {_NETWORK_RULES}"
@@ -529,16 +529,16 @@ def _connection_text(error: Exception, host: str) -> str:
         if isinstance(cause, socket.gaierror):
             reason = f"cannot be resolved ({cause.strerror}); check the address and the DNS"
         elif isinstance(cause, ConnectionRefusedError):
-            reason = "refuses connections; check the address, it is tried again"
+            reason = "refuses connections; check the address"
         elif isinstance(cause, ssl.SSLCertVerificationError):
             reason = (
                 f"has a certificate that is not trusted ({cause.verify_message}); name its authority "
                 "in REQUESTS_CA_BUNDLE"
             )
         elif isinstance(cause, ConnectionError) and not hasattr(cause, "request"):
-            reason = "closed the connection without an answer; it is tried again"
+            reason = "closed the connection without an answer"
         elif isinstance(cause, timeouts):
-            reason = "did not answer in time; it is tried again"
+            reason = "did not answer in time; is a firewall in the way?"
         elif isinstance(cause, OSError) and cause.filename:
             return (
                 f"the federated token {cause.filename!s} cannot be read ({cause.strerror}); mount it, "

@@ -1,6 +1,7 @@
 """Choose the transport that the settings name; its libraries load only where it is opened."""
 
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 
 from sidecar.settings import Settings, SettingsError
@@ -66,6 +67,14 @@ def _blob(settings: Settings, environ: Mapping[str, str], origin: str) -> Callab
         raise SettingsError(
             f"{origin}: transport 'blob' needs a storage account: give --blob-account-url "
             "(EMISSIONS_BLOB_ACCOUNT_URL), or EMISSIONS_BLOB_CONNECTION_STRING in the environment"
+        )
+    text = settings.blob_connection_string
+    if text is not None and not re.search(
+        r"(^|;)\s*(AccountName|BlobEndpoint)\s*=", text, re.IGNORECASE
+    ):
+        raise SettingsError(
+            "environment EMISSIONS_BLOB_CONNECTION_STRING: it names neither AccountName nor "
+            "BlobEndpoint; take it as the portal shows it"
         )
     if importlib.util.find_spec("azure") is None or (
         importlib.util.find_spec("azure.storage") is None

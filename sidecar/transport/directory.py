@@ -26,8 +26,8 @@ _LEFT_OVER_S: Final = 3600.0
 
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _WHAT_TO_DO: Final = {
-    errno.ENOSPC: "make room, it is tried again",
-    errno.EDQUOT: "make room, it is tried again",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
     errno.EROFS: "mount it writable",
     errno.EACCES: "give this user the right to write there",
     errno.EPERM: "give this user the right to write there",
@@ -202,7 +202,7 @@ def _content(path: Path) -> bytes | None:
         return None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Undelivered(f"{path}: is no file; remove it, it is tried again")
+            raise Undelivered(f"{path}: is no file; remove it")
         with open(descriptor, "rb", closefd=False) as stream:
             return stream.read(SEGMENT_BYTES_MAX + 1)
     finally:

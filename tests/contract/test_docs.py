@@ -42,7 +42,7 @@ FENCE = re.compile(r"^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.D
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
-FOREIGN_FLAGS = {"--no-cache-dir", "--epochs", "--set", "--force-conflicts"}
+FOREIGN_FLAGS = {"--no-cache-dir", "--epochs", "--set", "--force-conflicts", "--attach-acr"}
 
 
 def names(paths: list[Path]) -> list[str]:
