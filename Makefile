@@ -78,9 +78,10 @@ e2e: $(DEV) azurite helm wheelhouse ## Commands, faults and containers alone, en
 ##@ Measure
 
 .PHONY: bench
-bench: $(DEV) ## Bytes, writes and cost of shipping; the collector beside a bare endpoint
+bench: $(DEV) ## Cost of shipping; collector and webhook beside a bare endpoint and kopf
 	$(BIN)/python -m bench.shipping
 	$(BIN)/python -m bench.collector
+	$(BIN)/python -m bench.webhook
 
 ##@ Change
 
