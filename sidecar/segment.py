@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -36,6 +36,8 @@ HANDED_OVER: Final = ".handed-over"
 SEGMENT_BYTES_MAX: Final = 16 * 1024**2
 """A segment's NDJSON is never longer; what is, is no segment of ours."""
 
+_PIECE_BYTES: Final = 32 * 1024
+
 _PART_CHARACTERS_MAX: Final = 180
 _RECORD_ID: Final = re.compile(
     r"(?P<owner>[A-Za-z0-9-]{1,64})\.(?P<boot>[A-Za-z0-9-]{1,64})\.(?P<sequence>0|[1-9]\d{0,11})",
@@ -50,6 +52,10 @@ _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}(?=T)", re.ASCII)
 
 class NotASegment(ValueError):  # noqa: N818 - it is what it is, not an error of ours
     """Bytes that are no segment, or a name that is none: the text says why."""
+
+
+class TooLong(NotASegment):
+    """More than a segment may hold: a bomb, perhaps."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -152,18 +158,32 @@ def compressed(ndjson: bytes) -> bytes:
 
 def decompressed(content: bytes, limit: int = SEGMENT_BYTES_MAX) -> bytes:
     """Return the NDJSON of a compressed segment, at most `limit` bytes. Raises NotASegment."""
+    return b"".join(inflated(content, limit))
+
+
+def inflated(content: bytes, limit: int) -> Iterator[bytes]:
+    """Yield the NDJSON of a compressed segment piece by piece, in constant memory.
+
+    Raises TooLong beyond `limit` bytes, else NotASegment.
+    """
     inflater = zlib.decompressobj(wbits=31)  # gzip only
-    try:
-        ndjson = inflater.decompress(content, limit + 1)
-    except zlib.error as error:
-        raise NotASegment(f"not gzip: {error}") from error
-    if len(ndjson) > limit:
-        raise NotASegment(f"more than {limit} bytes when decompressed")
+    total = 0
+    for start in range(0, len(content), _PIECE_BYTES):
+        left = content[start : start + _PIECE_BYTES]
+        while left and not inflater.eof:
+            try:
+                piece = inflater.decompress(left, _PIECE_BYTES)
+            except zlib.error as error:
+                raise NotASegment(f"not gzip: {error}") from error
+            left = inflater.unconsumed_tail
+            total += len(piece)
+            if total > limit:
+                raise TooLong(f"more than {limit} bytes when decompressed")
+            yield piece
+        if inflater.unused_data or (inflater.eof and start + _PIECE_BYTES < len(content)):
+            raise NotASegment("something follows the end of the gzip stream")
     if not inflater.eof:
         raise NotASegment("cut short: the end of the gzip stream is missing")
-    if inflater.unused_data:
-        raise NotASegment("something follows the end of the gzip stream")
-    return ndjson
 
 
 def parcel_of(content: bytes) -> Parcel:

@@ -12,7 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -31,6 +31,7 @@ from sidecar.collector_client import (
     RECEIPT_HEADER,
     SEGMENTS_PATH,
 )
+from sidecar.http_edge import BodyFault, bounded_body, http_error_answer
 from sidecar.serving import Readiness, health_routes
 from sidecar.transport.delivery import Undelivered
 
@@ -227,30 +228,21 @@ def _require_gzip(request: Request) -> None:
 
 async def _body(request: Request, limits: Limits) -> bytes:
     """Read the body. Raises Refusal: 413 too large, 408 too slow, 400 nothing or cut off."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared[:20]) > limits.content_bytes:
-        raise _too_large(limits)
-    content = bytearray()
     try:
-        async with asyncio.timeout(limits.body_s):
-            async for piece in request.stream():
-                content += piece
-                if len(content) > limits.content_bytes:
-                    raise _too_large(limits)
-    except TimeoutError:
-        raise Refusal(
-            408,
-            "too_slow",
-            f"{len(content)} bytes came in {limits.body_s:g} s, and not all; come again",
-        ) from None
-    except ClientDisconnect:
-        raise Refusal(400, "cut_off", "the connection ended before the body did") from None
+        content = await bounded_body(request, limits.content_bytes, limits.body_s)
+    except BodyFault as fault:
+        raise _refused_body(fault, limits) from None
     if not content:
         raise Refusal(400, "not_a_segment", "the body is empty; send one gzip segment")
-    return bytes(content)
+    return content
 
 
-def _too_large(limits: Limits) -> Refusal:
+def _refused_body(fault: BodyFault, limits: Limits) -> Refusal:
+    if fault.status == 408:
+        detail = f"{fault.received} bytes came in {limits.body_s:g} s, and not all; come again"
+        return Refusal(408, "too_slow", detail)
+    if fault.status == 400:
+        return Refusal(400, "cut_off", "the connection ended before the body did")
     return Refusal(
         413,
         "too_large",
@@ -260,9 +252,5 @@ def _too_large(limits: Limits) -> Refusal:
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
-    """Answer 404 and 405 as everything else: a short code, and one line."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     detail = f"{request.method} {shown(request.url.path)}: there is POST /v1/segments, GET /v1/node"
-    return JSONResponse({"error": code, "detail": detail}, status, headers=headers)
+    return http_error_answer(error, detail)

@@ -6,7 +6,6 @@ Memory stays constant: what is held is the compressed body, one piece and one li
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +14,9 @@ from typing import Any, Final, Protocol
 from sidecar.collector.limits import Limits
 from sidecar.collector.refusal import Refusal, shown
 from sidecar.record import EmissionRecord
-from sidecar.segment import NotASegment, SegmentName, blob_name
+from sidecar.segment import NotASegment, SegmentName, TooLong, blob_name, inflated
 from sidecar.validation import YEARS, InvalidRecord, RecordValidator
 
-_PIECE_BYTES: Final = 32 * 1024
 _ORIGINS_MAX: Final = 8
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z", re.ASCII)
 
@@ -213,7 +211,7 @@ class _Hashed(Protocol):
 def _lines(content: bytes, hashed: _Hashed, limits: Limits) -> Iterator[bytes]:
     """Inflate into lines, without their newlines. Raises Refusal (400, 413)."""
     begun = b""
-    for piece in _inflated(content, limits.ndjson_bytes):
+    for piece in _pieces(content, limits.ndjson_bytes):
         hashed(piece)
         *lines, begun = (begun + piece).split(b"\n")
         for line in (*lines, begun):
@@ -224,25 +222,13 @@ def _lines(content: bytes, hashed: _Hashed, limits: Limits) -> Iterator[bytes]:
         raise Refusal(400, "not_a_segment", "torn: the last line does not end in a newline")
 
 
-def _inflated(content: bytes, limit: int) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(wbits=31)  # gzip only
-    total = 0
-    for start in range(0, len(content), _PIECE_BYTES):
-        left = content[start : start + _PIECE_BYTES]
-        while left and not inflater.eof:
-            try:
-                piece = inflater.decompress(left, _PIECE_BYTES)
-            except zlib.error as error:
-                raise Refusal(400, "not_a_segment", f"not gzip: {error}") from error
-            left = inflater.unconsumed_tail
-            total += len(piece)
-            if total > limit:
-                raise _too_large(f"more than {limit} bytes when decompressed")
-            yield piece
-        if inflater.unused_data or (inflater.eof and start + _PIECE_BYTES < len(content)):
-            raise Refusal(400, "not_a_segment", "something follows the end of the gzip stream")
-    if not inflater.eof:
-        raise Refusal(400, "not_a_segment", "cut short: the end of the gzip stream is missing")
+def _pieces(content: bytes, limit: int) -> Iterator[bytes]:
+    try:
+        yield from inflated(content, limit)
+    except TooLong as error:
+        raise _too_large(str(error)) from error
+    except NotASegment as error:
+        raise Refusal(400, "not_a_segment", str(error)) from error
 
 
 def _too_large(what: str) -> Refusal:

@@ -1,6 +1,5 @@
 """The webhook's HTTP side: two routes for the API server, health and metrics."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -10,10 +9,11 @@ from typing import Final
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sidecar.http_edge import BodyFault, bounded_body, http_error_answer
 from sidecar.injector.certificate import Certificate
 from sidecar.injector.config import InjectConfig
 from sidecar.injector.inject import TRACK
@@ -95,10 +95,12 @@ class _Webhook:
     async def _measured(self, request: Request, namespace_labels: Mapping[str, str]) -> Response:
         begun_s = time.perf_counter()
         try:
-            body = await self._body(request)
-        except _BodyError as error:
-            _log.error("request let through without a patch (body): %s", error)
-            given, response = Answer(None, "failed", "body"), error.answer()
+            body = await bounded_body(request, self._parts.body_bytes, self._parts.body_s)
+        except BodyFault as fault:
+            detail = self._fault_text(fault)
+            _log.error("request let through without a patch (body): %s", detail)
+            given = Answer(None, "failed", "body")
+            response: Response = JSONResponse({"error": "body", "detail": detail}, fault.status)
         else:
             given = answer(body, namespace_labels, self._parts.config)
             response = _response(given)
@@ -106,34 +108,12 @@ class _Webhook:
         self._metrics.duration.observe(time.perf_counter() - begun_s)
         return response
 
-    async def _body(self, request: Request) -> bytes:
-        limit = self._parts.body_bytes
-        declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared[:20]) > limit:
-            raise _BodyError(413, f"more than {limit} bytes")
-        content = bytearray()
-        try:
-            async with asyncio.timeout(self._parts.body_s):
-                async for piece in request.stream():
-                    content += piece
-                    if len(content) > limit:
-                        raise _BodyError(413, f"more than {limit} bytes")
-        except TimeoutError:
-            raise _BodyError(408, f"not whole after {self._parts.body_s:g} s") from None
-        except ClientDisconnect:
-            raise _BodyError(400, "the connection ended before the body did") from None
-        return bytes(content)
-
-
-class _BodyError(Exception):
-    """A body that is not read to its end."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-
-    def answer(self) -> Response:
-        return JSONResponse({"error": "body", "detail": str(self)}, self.status)
+    def _fault_text(self, fault: BodyFault) -> str:
+        if fault.status == 408:
+            return f"not whole after {self._parts.body_s:g} s"
+        if fault.status == 400:
+            return "the connection ended before the body did"
+        return f"more than {self._parts.body_bytes} bytes"
 
 
 def _response(given: Answer) -> Response:
@@ -144,9 +124,5 @@ def _response(given: Answer) -> Response:
 
 
 async def _tell_http_error(_: Request, error: Exception) -> Response:
-    """Answer 404 and 405 as everything else: a short code, and one line."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = error.headers if isinstance(error, HTTPException) else None
-    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "bad_request")
     detail = f"there is POST {MUTATE_PATH}, POST {MUTATE_NAMESPACE_PATH}"
-    return JSONResponse({"error": code, "detail": detail}, status, headers=headers)
+    return http_error_answer(error, detail)

@@ -18,9 +18,9 @@ from typing import Final
 from sidecar.durable_file import replace_file, write_all
 from sidecar.journal.claim import Claim
 from sidecar.journal.recover import owner_path
-from sidecar.journal.spool import ClosedSegment, close_segment
+from sidecar.journal.spool import ClosedSegment, close_segment, segment_in_memory
 from sidecar.record import EmissionRecord, merge_records, to_ndjson
-from sidecar.segment import COMPRESSED_SUFFIX, SUFFIX, SegmentName, compressed
+from sidecar.segment import SUFFIX, SegmentName
 
 WAITING_MAX: Final = 500
 """Records kept apart in memory while the volume fails, about 1.5 MB; more are merged."""
@@ -64,7 +64,6 @@ class Journal:
         self._claim: Claim | None = None
         self._rescued: list[ClosedSegment] = []
         self._sealed: list[ClosedSegment] = []
-        self._writing: tuple[str, ...] | None = None
         self.splits = False
         """Whether records of another day, project or cluster begin another segment."""
         self.closed_size = 0
@@ -130,7 +129,7 @@ class Journal:
         while self._waiting:
             together = self._together()
             try:
-                self._write("".join(map(to_ndjson, together)).encode())
+                self._write(together)
             except OSError as error:
                 self._report(f"cannot write records to {self.directory}: {error.strerror or error}")
                 return False
@@ -148,7 +147,6 @@ class Journal:
         if self._open is not None and self._open.partition not in (None, partition):
             self._sealed += self._closed_open()
         alike = itertools.takewhile(lambda item: _partition(item) == partition, self._waiting)
-        self._writing = partition
         return list(alike)
 
     def sealed(self) -> list[ClosedSegment]:
@@ -175,10 +173,9 @@ class Journal:
         if not self._waiting:
             return None
         together = self._together()
-        content = "".join(map(to_ndjson, together)).encode()
-        name = SegmentName.of_record(together[0].record_id)
+        content, name = _ndjson(together), SegmentName.of_record(together[0].record_id)
         del self._waiting[: len(together)]
-        return _in_memory(self.directory / f"{name}{SUFFIX}", content)
+        return segment_in_memory(self.directory, name, content)
 
     def rescued(self) -> list[ClosedSegment]:
         """Take segments that were removed from the volume before they were closed, from memory."""
@@ -210,7 +207,8 @@ class Journal:
             )
         self.failure = failure
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, records: list[EmissionRecord]) -> None:
+        content = _ndjson(records)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._refuse_beyond_limits(len(content))
         if self._claim is not None and not self._claim.is_held:
@@ -224,7 +222,8 @@ class Journal:
         else:
             _append(segment, content)
         segment.content += content
-        segment.partition = segment.partition or self._writing
+        if self.splits and segment.partition is None:
+            segment.partition = _partition(records[0])
         self._open = segment
 
     def _segment(self) -> _OpenSegment:
@@ -236,7 +235,9 @@ class Journal:
             return self._open
         if self._open is not None:
             _log.warning("%s was taken away or cut; its records are kept", self._open.path)
-            self._rescued.append(_in_memory(self._open.path, bytes(self._open.content)))
+            self._rescued.append(
+                segment_in_memory(self.directory, self._open.name, bytes(self._open.content))
+            )
             self._open = None
         name = SegmentName.of_record(self._waiting[0].record_id)
         return _OpenSegment(name, self.directory / f"{name}{SUFFIX}")
@@ -256,12 +257,8 @@ def _partition(record: EmissionRecord) -> tuple[str, ...]:
     return record.project, record.cluster or "", record.window_start[:10]
 
 
-def _in_memory(path: Path, ndjson: bytes) -> ClosedSegment:
-    name = SegmentName.of_file(path.name)
-    if name is None:
-        raise ValueError(f"{path} is no segment")
-    packed = path.with_name(f"{name}{COMPRESSED_SUFFIX}")
-    return ClosedSegment(name, packed, ndjson.count(b"\n"), 0, kept=compressed(ndjson))
+def _ndjson(records: list[EmissionRecord]) -> bytes:
+    return "".join(map(to_ndjson, records)).encode()
 
 
 def _append(segment: _OpenSegment, content: bytes) -> None:

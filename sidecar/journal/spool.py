@@ -6,6 +6,7 @@ the far side has confirmed it; what the far side refuses for good is set aside, 
 
 import contextlib
 import errno
+import itertools
 import logging
 import os
 import threading
@@ -70,10 +71,16 @@ def close_segment(directory: Path, name: SegmentName, ndjson: bytes) -> ClosedSe
     except OSError:
         if _holds(plain, ndjson):
             return ClosedSegment(name, plain, records, len(ndjson))
-        return ClosedSegment(name, path, records, 0, kept=content)
+        return segment_in_memory(directory, name, ndjson)
     with contextlib.suppress(OSError):  # both say the same; recovery drops one
         plain.unlink(missing_ok=True)
     return ClosedSegment(name, path, records, len(content))
+
+
+def segment_in_memory(directory: Path, name: SegmentName, ndjson: bytes) -> ClosedSegment:
+    """Return a segment that no file holds; it knows where it would be."""
+    path = directory / f"{name}{COMPRESSED_SUFFIX}"
+    return ClosedSegment(name, path, ndjson.count(b"\n"), 0, kept=compressed(ndjson))
 
 
 def _holds(path: Path, content: bytes) -> bool:
@@ -180,7 +187,7 @@ class Spool:
         None of the processes `put_off` (stems): their turn is later.
         """
         with self._lock:
-            waiting = (*self._own, *self._found) if put_off else (self._own or self._found)
+            waiting = itertools.chain(self._own, self._found)
             return next((item for item in waiting if item.name.stem not in put_off), None)
 
     def postpone_found(self, segment: ClosedSegment) -> None:

@@ -22,6 +22,7 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobProperties, ContainerClient
 
 from sidecar.report.source import BLOB_SCHEME, RecordFile, SourceUnreadable, is_record_file
+from sidecar.transport.blob_container import close_container
 
 PIECE_BYTES: Final = 4 * 1024**2
 """A segment's blob is some kB, so nearly always one request; a larger one takes several."""
@@ -73,10 +74,7 @@ class BlobSource:
 
     def close(self) -> None:
         """Close the connections, and those of the credential."""
-        self._container.close()
-        close_credential = getattr(self._container.credential, "close", None)
-        if close_credential is not None:
-            close_credential()
+        close_container(self._container)
 
     def piece(self, blob: BlobProperties, offset: int) -> bytes:
         """Return the next piece of a blob. Raises OSError and SourceUnreadable."""

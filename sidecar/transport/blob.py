@@ -34,7 +34,12 @@ from azure.core.exceptions import (
 from azure.storage.blob import ContainerClient, ContentSettings
 
 from sidecar.segment import SEGMENT_BYTES_MAX, NotASegment, Parcel, decompressed
-from sidecar.transport.blob_container import API_VERSION, CONNECT_TIMEOUT_S, READ_TIMEOUT_S
+from sidecar.transport.blob_container import (
+    API_VERSION,
+    CONNECT_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    close_container,
+)
 from sidecar.transport.delivery import Delivery, Undelivered
 
 T = TypeVar("T")
@@ -234,10 +239,7 @@ class BlobTransport:
 
     def close(self) -> None:
         """End the connections to the storage account and to the token endpoint."""
-        self._container.close()
-        close_credential = getattr(self._container.credential, "close", None)
-        if close_credential is not None:
-            close_credential()
+        close_container(self._container)
 
     def _put(self, parcel: Parcel, deadline: _Deadline) -> None:
         self._container.upload_blob(

@@ -51,11 +51,18 @@ _WORKLOAD_IDENTITY: Final = (
 )
 
 
+def close_container(container: "ContainerClient") -> None:
+    """End the connections to the storage account and to the token endpoint."""
+    container.close()
+    close_credential = getattr(container.credential, "close", None)
+    if close_credential is not None:
+        close_credential()
+
+
 def open_container(settings: Settings, environ: Mapping[str, str]) -> "ContainerClient":
     """Return a client of the container; nothing is sent yet. Raises SettingsError.
 
-    It is good for as many threads as `settings.uploads`. `close` ends its connections, but not its
-    credential's: `BlobTransport.close` ends both.
+    It is good for as many threads as `settings.uploads`; `close_container` ends it.
     """
     for module in ("azure.storage.blob", "azure.identity"):
         if not _is_installed(module):
