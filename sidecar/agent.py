@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from sidecar.amounts import counted
 from sidecar.catalogue.lookup import Catalogue
-from sidecar.estimate.attribution import PodMethod, shares_of
+from sidecar.estimate.attribution import shares_of
 from sidecar.estimate.emissions import Factors, estimate_window
 from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
@@ -105,7 +105,6 @@ class Parts:
     identity: IdentitySource
     meter: NodeMeter
     catalogue: Catalogue
-    pod_method: PodMethod
     reserved: Reservation = field(default_factory=Reservation)
     clock: Clock = field(default_factory=Clock)
     open_transport: Callable[[], Transport] | None = None
@@ -370,15 +369,13 @@ class Agent:
         known = self._now(metered.usage)
         factors, parts = known.factors, self._parts
         gpu_count = factors.gpu_count(metered.usage)
-        shares = shares_of(parts.pod_method, metered.usage, parts.reserved, gpu_count)
+        shares = shares_of(metered.usage, parts.reserved, gpu_count)
         estimate = estimate_window(metered.usage, shares, factors)
         event: Event = "window" if metered.end_reason is None else "end"
         occasion = Occasion(
             f"{self._stem}.{metered.sequence}", metered.window, event, metered.end_reason
         )
-        return window_record(
-            known.identity, factors, occasion, Metered(metered.usage, estimate, parts.pod_method)
-        )
+        return window_record(known.identity, factors, occasion, Metered(metered.usage, estimate))
 
     # -- identity and factors -----------------------------------------------------------------
 

@@ -8,16 +8,16 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal
 
 from sidecar.agent import Parts
 from sidecar.catalogue.lookup import Catalogue
-from sidecar.estimate.attribution import PodMethod
 from sidecar.factors import choose_carbon_intensity, refuse_unknown_country
 from sidecar.identity.downward import valid_annotations
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.process_tree import ProcessTreeSource
 from sidecar.meters.pod.requests import RequestsSource, Reservation
 from sidecar.meters.pod.source import PodSource
@@ -25,6 +25,7 @@ from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
 from sidecar.meters.visible_devices import parse_visible_devices
+from sidecar.pod_sources import pod_sources
 from sidecar.settings import (
     Settings,
     SettingsError,
@@ -52,19 +53,17 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         resolver = IdentityResolver(_resolver_config(settings, environ))
     refuse_unknown_country(settings, catalogue)
     opener = transport_opener(settings, environ)
-    method = choose_pod_method(settings, environ, reservation, purpose)
+    ladder = pod_ladder(settings, environ, reservation, purpose)
     now = resolver.current()
     settings = _annotated(settings, now.identity.annotations)
     with _blamed(settings, "energy_mix", "carbon_intensity"):
         choose_carbon_intensity(now.identity, settings, catalogue)
-    _warn_of_untold_requests(method, reservation)
-    pod_source = _pod_source(method, reservation, settings)
+    _warn_of_untold_requests(ladder, reservation)
     return Parts(
         settings=settings,
         identity=resolver,
-        meter=_node_meter(settings, _selected_gpus(settings, environ, purpose), pod_source),
+        meter=_node_meter(settings, _selected_gpus(settings, environ, purpose), ladder),
         catalogue=catalogue,
-        pod_method=method,
         reserved=reservation,
         open_transport=opener,
     )
@@ -93,13 +92,14 @@ def _blamed(settings: Settings, *names: str) -> Iterator[None]:
         raise SettingsError(f"{origins}: {error}" if origins else str(error)) from error
 
 
-def choose_pod_method(
+def pod_ladder(
     settings: Settings, environ: Mapping[str, str], reservation: Reservation, purpose: Purpose
-) -> PodMethod:
-    """Return how the pod's part is found.
+) -> PodLadder:
+    """Return how the pod's part is found: the sources to try, and the one that always answers.
 
     `auto`: a command is metered by its process tree, unless it is a managed AzureML job, which has
-    the VM for itself; a sidecar takes the share of the pod's requests, the whole node without any.
+    the VM for itself; a sidecar takes the best source that answers, then the share of the pod's
+    requests, the whole node where none are told. Raises SettingsError.
     """
     wanted = settings.attribution
     if wanted == "process-tree" and purpose == "run":
@@ -107,13 +107,16 @@ def choose_pod_method(
             f"{settings.origins['attribution']}: process-tree needs a command of ours: use 'exec', "
             "or whole-node or requests"
         )
-    if wanted != "auto":
-        return cast("PodMethod", wanted)
-    if purpose == "exec":
+    if wanted == "process-tree" or (purpose == "exec" and wanted == "auto"):
         in_kubernetes = "POD_UID" in environ or "KUBERNETES_SERVICE_HOST" in environ
         managed_job = "AZUREML_RUN_ID" in environ and not in_kubernetes
-        return "whole-node" if managed_job else "process-tree"
-    return "requests" if reservation.is_known else "whole-node"
+        if managed_job and wanted == "auto":
+            return PodLadder((), WholeNodeSource())
+        return PodLadder((), ProcessTreeSource(os.getpid(), settings.proc_root))
+    by_requests = wanted == "requests" or (wanted != "whole-node" and reservation.is_known)
+    last: PodSource = RequestsSource(reservation) if by_requests else WholeNodeSource()
+    measured = pod_sources(settings, environ)
+    return PodLadder([source for source in measured if wanted in ("auto", source.name)], last)
 
 
 def _resolver_config(settings: Settings, environ: Mapping[str, str]) -> ResolverConfig:
@@ -138,12 +141,6 @@ def _resolver_config(settings: Settings, environ: Mapping[str, str]) -> Resolver
     )
 
 
-def _pod_source(method: PodMethod, reservation: Reservation, settings: Settings) -> PodSource:
-    if method == "process-tree":
-        return ProcessTreeSource(os.getpid(), settings.proc_root)
-    return RequestsSource(reservation) if method == "requests" else WholeNodeSource()
-
-
 def _reservation(settings: Settings) -> Reservation:
     return Reservation.from_environment(
         {
@@ -153,7 +150,7 @@ def _reservation(settings: Settings) -> Reservation:
     )
 
 
-def _warn_of_untold_requests(method: PodMethod, reservation: Reservation) -> None:
+def _warn_of_untold_requests(ladder: PodLadder, reservation: Reservation) -> None:
     """Warn that a share of an unknown request is unknown, so that the record lacks its energy."""
     told = {
         "requests_cpu": reservation.cpus,
@@ -161,6 +158,8 @@ def _warn_of_untold_requests(method: PodMethod, reservation: Reservation) -> Non
         "requests_gpu": reservation.gpus,
     }
     missing = [environment_name(name) for name, value in told.items() if value is None]
+    *_, last = ladder.rungs()
+    method = last.method
     if method == "requests" and not missing and not any(told.values()):
         _log.warning(
             "the pod requests no CPU, memory or GPU: its share of the node is 0; give it requests"
@@ -184,11 +183,11 @@ def _selected_gpus(
 
 
 def _node_meter(
-    settings: Settings, selected: tuple[str, ...] | None, pod_source: PodSource
+    settings: Settings, selected: tuple[str, ...] | None, ladder: PodLadder
 ) -> NodeMeter:
     return NodeMeter(
         ProcMeter(settings.proc_root),
         RaplMeter(settings.sys_root),
         NvmlMeter(selected=selected, lazy=True),
-        pod_source,
+        ladder,
     )

@@ -34,6 +34,10 @@ class GpuRecord:
     method: str | None = column(
         "energy-counter, power-samples, utilization (model) or table (nothing observed)"
     )
+    share_method: str | None = column(
+        "how `share` was found: node-meter, dcgm, nvml (devices of this pod alone), requests, "
+        "process-tree, whole-node or unallocated"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +132,8 @@ class EmissionRecord:
     cpu_power_source: str | None = column("counter or table the CPU energy comes from")
     gpu_method: str | None = column("methods of the GPUs, joined by ' + '")
     pod_method: str | None = column(
-        "how the pod's shares were found: whole-node, requests, process-tree"
+        "how the pod's shares were found: node-meter, cgroup, kubelet, shared-pid, metrics-api, "
+        "process-tree, requests or whole-node; unallocated: what no pod of the node used"
     )
     quality: Quality = column(
         "weakest of the CPU's and GPUs' methods: measured (counters), estimated (model fed with "
@@ -137,6 +142,17 @@ class EmissionRecord:
     )
     emissions_low_g: float | None = column("lower bound of emissions_g from the factors' spread")
     emissions_high_g: float | None = column("upper bound of emissions_g from the factors' spread")
+
+    cpu_reserved_idle_energy_kwh: float | None = column(
+        "of cpu_energy_kwh: idle power of CPUs that the pod reserved and did not use, kWh"
+    )
+    gpu_reserved_idle_energy_kwh: float | None = column(
+        "of gpu_energy_kwh: idle power of the pod's GPUs while nothing ran on them, kWh"
+    )
+    node_pods_energy_kwh: float | None = column(
+        "energy of all pods of the node together, kWh; only in the node meter's own records, whose "
+        "energy_kwh is what no pod used"
+    )
 
 
 def to_mapping(record: EmissionRecord) -> dict[str, Any]:
@@ -169,6 +185,9 @@ SUMMED: Final = (
     "ram_energy_kwh",
     "gpu_energy_kwh",
     "energy_kwh",
+    "cpu_reserved_idle_energy_kwh",
+    "gpu_reserved_idle_energy_kwh",
+    "node_pods_energy_kwh",
     "facility_energy_kwh",
     "water_l",
     "emissions_g",

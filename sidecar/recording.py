@@ -32,11 +32,10 @@ class Occasion:
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """What a window used, what that amounts to, and how the pod's part was found."""
+    """What a window used, and what that amounts to."""
 
     usage: NodeUsage
     estimate: WindowEstimate
-    pod_method: str
 
 
 def identity_columns(identity: Identity, factors: Factors) -> dict[str, Any]:
@@ -96,8 +95,17 @@ def window_record(
         **factor_columns(factors),
         **_usage_columns(metered.usage),
         **estimate_columns(metered.estimate),
-        pod_method=metered.pod_method,
+        pod_method=metered.usage.pod_method,
+        node_pods_energy_kwh=_pods_energy_kwh(metered),
     )
+
+
+def _pods_energy_kwh(metered: Metered) -> float | None:
+    """Return what all pods used, where the record is about what they left."""
+    node, rest = metered.estimate.node_total, metered.estimate.total
+    if metered.usage.pod_method != "unallocated" or node is None or rest is None:
+        return None
+    return node.value - rest.value
 
 
 def _occasion_columns(occasion: Occasion) -> dict[str, Any]:
@@ -133,6 +141,7 @@ def estimate_columns(estimate: WindowEstimate) -> dict[str, Any]:
                 energy_kwh=_value(gpu.energy),
                 share=gpu.share,
                 method=gpu.device.method,
+                share_method=gpu.share_method,
             )
             for gpu in estimate.gpus
         ),
@@ -148,6 +157,8 @@ def estimate_columns(estimate: WindowEstimate) -> dict[str, Any]:
         "ram_energy_kwh": _value(estimate.ram),
         "gpu_energy_kwh": _value(estimate.gpu),
         "energy_kwh": _value(estimate.total),
+        "cpu_reserved_idle_energy_kwh": estimate.cpu_reserved_idle_kwh,
+        "gpu_reserved_idle_energy_kwh": estimate.gpu_reserved_idle_kwh,
         "facility_energy_kwh": _value(estimate.facility),
         "water_l": _value(estimate.water_l),
         "emissions_g": _value(estimate.emissions_g),

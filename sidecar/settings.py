@@ -273,10 +273,47 @@ class Settings:
         metavar="W",
     )
     attribution: str = setting(
-        one_of("auto", "whole-node", "requests", "process-tree"),
-        "whose energy is recorded: the whole node, the share of the pod's requests, or the process tree",
+        one_of(
+            "auto", "node-meter", "cgroup", "kubelet", "shared-pid", "metrics-api", "process-tree",
+            "requests", "whole-node",
+        ),
+        "how the pod's part of the node is found: by the best source that answers (auto), or by this "
+        "one; where it fails, by the pod's requests, or the whole node where none are told",
         metavar="METHOD",
         default="auto",
+    )  # fmt: skip
+    node_meter_url: str | None = setting(
+        parse_url,
+        "the node meter of this node; asked with the collector's token file",
+        metavar="URL",
+    )
+    cgroup_root: Path | None = setting(
+        parse_path,
+        "where the node's cgroups are mounted; without it, fs/cgroup below sys-root",
+        metavar="DIR",
+    )
+    kubelet_url: str | None = setting(
+        parse_url,
+        "the node's kubelet; without it, https://HOST_IP:10250 where HOST_IP is told",
+        metavar="URL",
+    )
+    kubernetes_url: str = setting(
+        parse_url,
+        "the Kubernetes API, asked for metrics.k8s.io",
+        metavar="URL",
+        default="https://kubernetes.default.svc",
+    )
+    kubernetes_token_file: Path = setting(
+        parse_path,
+        "service account token for kubelet and Kubernetes API, read anew when it rotates",
+        metavar="FILE",
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+    )
+    kubernetes_ca_file: Path = setting(
+        parse_path,
+        "certificates (PEM) that kubelet and Kubernetes API are verified with",
+        metavar="FILE",
+        default=Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"),
     )
     requests_cpu: str | None = setting(
         parse_text,

@@ -21,6 +21,7 @@ from sidecar.exporters.summary import totals_text
 from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
@@ -101,14 +102,17 @@ def make_agent(tmp_path, machine, identities):
             ProcMeter(machine.proc.root),
             RaplMeter(tmp_path / "sys", clock=clock.monotonic_s),
             NvmlMeter(selected=()),
-            WholeNodeSource(),
+            PodLadder((), WholeNodeSource()),
             clock=clock.monotonic_s,
         )
-        return Agent(
-            Parts(settings, identities, meter, Catalogue(), "whole-node", clock=clock, boot_id="b")
-        )
+        return Agent(Parts(settings, identities, meter, Catalogue(), clock=clock, boot_id="b"))
 
     return make
+
+
+def method_of(parts):
+    """The method of last resort."""
+    return parts.meter.rungs()[-1].method
 
 
 def records(tmp_path):
@@ -340,21 +344,21 @@ def settings_in(tmp_path, **flags):
 
 
 def test_a_command_is_metered_by_its_process_tree(tmp_path):
-    assert assemble(settings_in(tmp_path), {}, "exec").pod_method == "process-tree"
+    assert method_of(assemble(settings_in(tmp_path), {}, "exec")) == "process-tree"
 
 
 def test_a_managed_azureml_job_has_the_machine_for_itself(tmp_path):
     parts = assemble(settings_in(tmp_path), {"AZUREML_RUN_ID": "run-1"}, "exec")
-    assert parts.pod_method == "whole-node"
+    assert method_of(parts) == "whole-node"
 
 
 def test_a_sidecar_takes_the_share_of_the_requests_when_there_are_some(tmp_path):
     parts = assemble(settings_in(tmp_path, requests_cpu="500m"), {}, "run")
-    assert (parts.pod_method, parts.reserved) == ("requests", Reservation(cpus=0.5))
+    assert (method_of(parts), parts.reserved) == ("requests", Reservation(cpus=0.5))
 
 
 def test_a_sidecar_without_requests_takes_the_whole_node(tmp_path):
-    assert assemble(settings_in(tmp_path), {}, "run").pod_method == "whole-node"
+    assert method_of(assemble(settings_in(tmp_path), {}, "run")) == "whole-node"
 
 
 def test_a_sidecar_cannot_meter_a_tree_it_did_not_start(tmp_path):
@@ -407,7 +411,7 @@ def test_the_volume_is_made_where_it_is_missing(make_agent, machine, tmp_path):
 
 def test_azureml_on_kubernetes_shares_its_node(tmp_path):
     environ = {"AZUREML_RUN_ID": "run-1", "KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    assert assemble(settings_in(tmp_path), environ, "exec").pod_method == "process-tree"
+    assert method_of(assemble(settings_in(tmp_path), environ, "exec")) == "process-tree"
 
 
 def test_an_error_names_the_setting_it_comes_from(tmp_path):

@@ -76,6 +76,9 @@ CONTRACT = [
     "quality",
     "emissions_low_g",
     "emissions_high_g",
+    "cpu_reserved_idle_energy_kwh",
+    "gpu_reserved_idle_energy_kwh",
+    "node_pods_energy_kwh",
 ]
 
 

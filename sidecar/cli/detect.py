@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from typing import Any, Final
 
 from sidecar.agent import Parts
@@ -59,7 +59,9 @@ def detected(settings: Settings) -> dict[str, Any]:
         reading = parts.meter.read()
         row = _identity_and_factors(parts, resolution, usage_between(before, reading))
         row["gpus"] = [{"uuid": gpu.uuid, "model": gpu.model} for gpu in reading.gpus]
-        row["pod_method"] = parts.pod_method
+        rungs = parts.meter.rungs()
+        row["pod_method"] = next(rung.method for rung in rungs if rung.chosen)
+        row["pod_methods"] = [asdict(rung) for rung in rungs]
         row["hardware"] = {
             item.name: getattr(resolution.hardware, item.name) for item in fields(Hardware)
         }

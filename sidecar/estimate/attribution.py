@@ -7,17 +7,23 @@ memory. What no pod used stays unallocated; it is never spread.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
 from sidecar.meters.pod.requests import Reservation
-from sidecar.meters.reading import NodeUsage
+from sidecar.meters.reading import NodeUsage, PodMethod
 
-PodMethod = Literal["whole-node", "requests", "process-tree"]
+MEASURED: Final = frozenset[PodMethod](
+    {"node-meter", "cgroup", "kubelet", "shared-pid", "metrics-api", "process-tree"}
+)
+"""The methods that count CPU time; what they tell comes before what reservations suggest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Share (0..1) of the node's dynamic CPU, idle CPU, RAM and GPU energy; None = not known."""
+    """Share (0..1) of the node's dynamic CPU, idle CPU, RAM and GPU energy; None = not known.
+
+    `gpu` is the share of the devices of which nothing better is known.
+    """
 
     cpu: float | None
     idle: float | None
@@ -28,23 +34,26 @@ class Shares:
 WHOLE_NODE = Shares(cpu=1.0, idle=1.0, ram=1.0, gpu=1.0)
 
 
-def shares_of(
-    method: PodMethod, usage: NodeUsage, reserved: Reservation, gpu_count: float
-) -> Shares:
-    """Work out the shares of one window; `gpu_count` is the number of GPUs of the node.
+def shares_of(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> Shares:
+    """Work out the shares of one window by its method; `gpu_count` is the number of the node's GPUs.
 
     - `whole-node`: the pod has the node for itself; all shares are 1.
     - `requests`: r_p / C for CPU (dynamic and idle), memory request / MemTotal, GPU request / GPUs.
       A request that is not told gives an unknown share; one of zero gives zero.
-    - `process-tree`: dynamic CPU by CPU time ΔT_p / max(Δbusy, ΔT_p), idle CPU by reservation r_p / C
-      (by CPU time over capacity, ΔT_p / Δtotal, where nothing is reserved), RAM by working set,
-      GPUs by reservation (all visible ones where nothing is reserved).
+    - measured ones: dynamic CPU by CPU time ΔT_p / max(Δbusy, ΔT_p), idle CPU by reservation r_p / C
+      (by CPU time over capacity, ΔT_p / Δtotal, where none is told), RAM by working set (by request
+      where it is not told), GPUs by reservation (`process-tree`: all where none is told).
+    - `unallocated`: what all pods together, measured so, leave: 1 − Σ.
     """
-    if method == "whole-node":
-        return WHOLE_NODE
-    if method == "requests":
-        return _request_shares(usage, reserved, gpu_count)
-    return _process_tree_shares(usage, reserved, gpu_count)
+    match usage.pod_method:
+        case "whole-node":
+            return WHOLE_NODE
+        case "requests":
+            return _request_shares(usage, reserved, gpu_count)
+        case "unallocated":
+            return _rest(usage)
+        case _:
+            return _measured_shares(usage, reserved, gpu_count)
 
 
 def _request_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> Shares:
@@ -57,20 +66,47 @@ def _request_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) -
     )
 
 
-def _process_tree_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> Shares:
-    used_s, busy_s = usage.pod_cpu_s, usage.cpu_busy_s
-    cpu = idle = None
-    if used_s is not None and busy_s is not None:
-        # /proc/stat counts in ticks, a process in microseconds: ΔT_p may exceed Δbusy by a tick.
-        cpu = used_s / max(busy_s, used_s) if used_s > 0 else 0.0
-        idle = _part(used_s, usage.cpu_total_s)
+def _measured_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> Shares:
     if reserved.cpus is not None:
         idle = _part(reserved.cpus, usage.cpus)
-    ram = None
-    if usage.pod_working_set_gib is not None:
-        ram = _part(usage.pod_working_set_gib, usage.memory_total_gib)
-    gpu = 1.0 if reserved.gpus is None else _part(reserved.gpus, gpu_count)
-    return Shares(cpu=cpu, idle=idle, ram=ram, gpu=gpu)
+    else:
+        idle = _part(usage.pod_cpu_s, usage.cpu_total_s)
+    memory_gib = usage.pod_working_set_gib
+    if memory_gib is None:
+        memory_gib = reserved.memory_gib
+    gpu = _part(reserved.gpus, gpu_count)
+    if reserved.gpus is None and usage.pod_method == "process-tree":
+        gpu = 1.0
+    return Shares(
+        cpu=_busy_part(usage), idle=idle, ram=_part(memory_gib, usage.memory_total_gib), gpu=gpu
+    )
+
+
+def _rest(usage: NodeUsage) -> Shares:
+    """Return what the pods leave; of GPUs each device's own reading tells it."""
+    reserved_s = usage.pod_reserved_cpu_s
+    return Shares(
+        cpu=_complement(_busy_part(usage)),
+        idle=_complement(_part(reserved_s, usage.cpu_total_s)),
+        ram=_complement(_part(usage.pod_working_set_gib, usage.memory_total_gib)),
+        gpu=None,
+    )
+
+
+def _busy_part(usage: NodeUsage) -> float | None:
+    """Return ΔT_p / max(Δbusy, ΔT_p).
+
+    /proc/stat counts in ticks, a cgroup in microseconds, and a source may answer late: ΔT_p may
+    exceed Δbusy.
+    """
+    used_s, busy_s = usage.pod_cpu_s, usage.cpu_busy_s
+    if used_s is None or busy_s is None:
+        return None
+    return used_s / max(busy_s, used_s) if used_s > 0 else 0.0
+
+
+def _complement(share: float | None) -> float | None:
+    return None if share is None else 1.0 - share
 
 
 def _part(numerator: float | None, denominator: float | None) -> float | None:

@@ -6,11 +6,12 @@ water    = E_pod · WUE       (WUE is litres per kWh of IT energy, The Green Gri
 CO2e     = facility · carbon intensity                                      [g]
 """
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sidecar.carbon.intensity import CarbonIntensity
-from sidecar.estimate.attribution import Shares
+from sidecar.estimate.attribution import MEASURED, Shares
 from sidecar.estimate.bounded import NOTHING, Bounded
 from sidecar.estimate.embodied import EmbodiedRate
 from sidecar.estimate.power import (
@@ -61,11 +62,16 @@ class PodGpu:
     device: GpuEnergy
     share: float | None
     energy: Bounded | None
+    share_method: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WindowEstimate:
-    """Energies in kWh, emissions in g; None = could not be known."""
+    """Energies in kWh, emissions in g; None = could not be known.
+
+    `cpu_reserved_idle_kwh` and `gpu_reserved_idle_kwh` are the parts of the pod's energy that were
+    spent because it held CPUs and GPUs that it did not use.
+    """
 
     node_cpu: Bounded | None
     node_ram: Bounded | None
@@ -87,6 +93,8 @@ class WindowEstimate:
     ram_source: str | None
     gpu_source: str | None
     quality: Quality
+    cpu_reserved_idle_kwh: float | None = None
+    gpu_reserved_idle_kwh: float | None = None
 
 
 def estimate_window(usage: NodeUsage, shares: Shares, factors: Factors) -> WindowEstimate:
@@ -98,8 +106,9 @@ def estimate_window(usage: NodeUsage, shares: Shares, factors: Factors) -> Windo
     node_gpu = _sum([device.energy for device in devices])
     pod_cpu = _pod_cpu(cpu, shares)
     pod_ram = _scaled(node_ram, shares.ram)
-    gpus = tuple(PodGpu(item, shares.gpu, _scaled(item.energy, shares.gpu)) for item in devices)
+    gpus = _pod_gpus(devices, usage, shares)
     pod_gpu = _sum([item.energy for item in gpus])
+    shares = replace(shares, gpu=_gpu_share(gpus, shares.gpu))
     total = _sum([pod_cpu, pod_ram, pod_gpu])
     facility = total * Bounded.of(factors.pue) if total else None
     return WindowEstimate(
@@ -123,7 +132,68 @@ def estimate_window(usage: NodeUsage, shares: Shares, factors: Factors) -> Windo
         ram_source=factors.ram.source if node_ram else None,
         gpu_source=_gpu_source(devices) or factors.uncounted,
         quality="modelled" if factors.uncounted and not devices else _quality(cpu, devices),
+        cpu_reserved_idle_kwh=_cpu_reserved_idle(cpu, usage, shares),
+        gpu_reserved_idle_kwh=_gpu_reserved_idle(gpus),
     )
+
+
+def _pod_gpus(
+    devices: tuple[GpuEnergy, ...], usage: NodeUsage, shares: Shares
+) -> tuple[PodGpu, ...]:
+    """Give each device the share its meter knows, else that of the pod's reservation."""
+    found: list[PodGpu] = []
+    for device, seen in itertools.zip_longest(devices, usage.gpus):
+        share, method = shares.gpu, _gpu_share_method(usage, shares)
+        if seen is not None and seen.pod_share is not None:
+            share, method = seen.pod_share, seen.share_method
+        found.append(PodGpu(device, share, _scaled(device.energy, share), method))
+    return tuple(found)
+
+
+def _gpu_share_method(usage: NodeUsage, shares: Shares) -> str | None:
+    """Name how a share was found that holds for all devices alike: measured pods reserve theirs."""
+    if shares.gpu is None:
+        return None
+    by_request = usage.pod_method in MEASURED and usage.pod_method != "process-tree"
+    return "requests" if by_request else usage.pod_method
+
+
+def _gpu_share(gpus: tuple[PodGpu, ...], otherwise: float | None) -> float | None:
+    """Return the pod's share of all GPU energy; the mean of the shares where there is none."""
+    known = [gpu for gpu in gpus if gpu.share is not None]
+    shares = {gpu.share for gpu in known}
+    if len(shares) <= 1:
+        return shares.pop() if shares else otherwise
+    total = sum(gpu.device.energy.value for gpu in known if gpu.device.energy)
+    if total > 0:
+        return sum(gpu.energy.value for gpu in known if gpu.energy) / total
+    return sum(gpu.share for gpu in known if gpu.share is not None) / len(known)
+
+
+def _cpu_reserved_idle(cpu: CpuEnergy | None, usage: NodeUsage, shares: Shares) -> float | None:
+    """Return E_idle · s_idle · (1 − used / reserved): idle power held and not used.
+
+    `used / reserved` is ΔT_p / (s_idle · Δtotal); for a pod that has the node for itself that is
+    the node's utilisation. Unknown where use is not measured, or where nothing was reserved.
+    """
+    used_s = usage.cpu_busy_s if usage.pod_method == "whole-node" else usage.pod_cpu_s
+    if cpu is None or shares.idle is None or used_s is None or not usage.cpu_total_s:
+        return None
+    if usage.pod_method == "unallocated":
+        return cpu.idle.value * shares.idle
+    held_s = shares.idle * usage.cpu_total_s
+    used = min(1.0, used_s / held_s) if held_s > 0 else 1.0
+    return cpu.idle.value * shares.idle * (1.0 - used)
+
+
+def _gpu_reserved_idle(gpus: tuple[PodGpu, ...]) -> float | None:
+    """Return Σ_d share · min(E_d, P_idle · time in which nothing ran on the device)."""
+    known = [
+        gpu.share * min(gpu.device.energy.value, gpu.device.idle_energy_kwh)
+        for gpu in gpus
+        if gpu.share is not None and gpu.device.energy and gpu.device.idle_energy_kwh is not None
+    ]
+    return sum(known) if known else None
 
 
 def _devices(usage: NodeUsage, factors: Factors) -> tuple[GpuEnergy, ...]:

@@ -254,12 +254,18 @@ class GpuPower:
         value, low, high = (idle + max(0.0, top - idle) * u for idle, top, u in pairs)
         return Bounded(value, low, high).scaled(self.fraction * kwh_from_power(1.0, duration_s))
 
+    def idle_energy_kwh(self, idle_share: float, duration_s: float) -> float:
+        """Return fraction · idle · Δt over the share of the window in which nothing ran."""
+        return self.fraction * idle_share * kwh_from_power(self.idle.value, duration_s)
+
 
 @dataclass(frozen=True, slots=True)
 class GpuEnergy:
     """Energy of one device over a window. `energy` None: nothing is known of this device's power.
 
-    `source` names the figures of the model where one was used.
+    `source` names the figures of the model where one was used. `idle_energy_kwh` is what the device
+    draws at least for being there, over the part of the window in which nothing ran on it; None where
+    its utilisation or its idle power is not known.
     """
 
     uuid: str | None
@@ -269,6 +275,7 @@ class GpuEnergy:
     mig: bool
     utilization: float | None
     source: str | None = None
+    idle_energy_kwh: float | None = None
 
 
 def gpu_energy(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> GpuEnergy:
@@ -303,6 +310,7 @@ def _modelled(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> Gpu
         energy=power.energy_kwh(observed, duration_s),
         method="table" if seen is None else "utilization",
         source=power.source,
+        idle_energy_kwh=None if seen is None else power.idle_energy_kwh(1.0 - seen, duration_s),
     )
 
 

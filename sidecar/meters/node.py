@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from sidecar.meters.nvml import NvmlMeter
-from sidecar.meters.pod.source import PodSource
+from sidecar.meters.gpu_meter import GpuMeter
+from sidecar.meters.pod.ladder import PodLadder, RungStatus
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
 from sidecar.meters.reading import MeterStatus, NodeReading
@@ -21,29 +21,29 @@ class NodeMeter:
         self,
         proc: ProcMeter,
         rapl: RaplMeter,
-        nvml: NvmlMeter,
-        pod_source: PodSource,
+        gpus: GpuMeter,
+        pod_ladder: PodLadder,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._proc = proc
         self._rapl = rapl
-        self._nvml = nvml
-        self._pod_source = pod_source
+        self._gpus = gpus
+        self._pod_ladder = pod_ladder
         self._clock = clock
         self._lock = threading.Lock()
 
     @property
     def needs_sampling(self) -> bool:
         """Whether `sample` has anything to do between two readings."""
-        parts = (self._rapl, self._nvml, self._pod_source)
+        parts = (self._rapl, self._gpus, self._pod_ladder)
         return any(part.needs_sampling for part in parts)
 
     def sample(self) -> None:
         """Take what must be looked at each second; cheap where there is no such thing."""
         with self._lock:
             self._rapl.sample()
-            self._nvml.sample(self._clock())
-            self._pod_source.sample()
+            self._gpus.sample(self._clock())
+            self._pod_ladder.sample()
 
     def read(self, *, gpus: bool = True) -> NodeReading:
         """Read everything. A meter that fails leaves its part None (or empty), never raises.
@@ -57,8 +57,8 @@ class NodeMeter:
                 cpu=self._proc.cpu(),
                 memory=self._proc.memory(),
                 rapl=self._rapl.read(),
-                gpus=self._nvml.read(now_s) if gpus else (),
-                pod=self._pod_source.read(),
+                gpus=self._gpus.read(now_s) if gpus else (),
+                pod=self._pod_ladder.read(),
             )
 
     def status(self) -> tuple[MeterStatus, ...]:
@@ -67,11 +67,16 @@ class NodeMeter:
             return (
                 *self._proc.status(),
                 *self._rapl.status(),
-                *self._nvml.status(),
-                *self._pod_source.status(),
+                *self._gpus.status(),
+                *self._pod_ladder.status(),
             )
+
+    def rungs(self) -> tuple[RungStatus, ...]:
+        """Return the ladder of sources of the pod's part: tried, chosen, and what each needs."""
+        with self._lock:
+            return self._pod_ladder.rungs()
 
     def close(self) -> None:
         """Let go of the GPUs; later readings repeat their last totals."""
         with self._lock:
-            self._nvml.close()
+            self._gpus.close()

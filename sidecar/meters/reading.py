@@ -9,6 +9,22 @@ from typing import Literal
 
 GpuEnergySource = Literal["energy-counter", "power-samples", "none"]
 
+PodMethod = Literal[
+    "node-meter",
+    "cgroup",
+    "kubelet",
+    "shared-pid",
+    "metrics-api",
+    "process-tree",
+    "requests",
+    "whole-node",
+    "unallocated",
+]
+"""How a pod's part of the node is found, best first; docs/explanation/attribution.md compares them.
+
+`process-tree` is for commands of ours, `unallocated` the node meter's own: what no pod used.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class MeterStatus:
@@ -54,6 +70,11 @@ class GpuReading:
     (vGPU) one that cannot be believed, observes 0 seconds. `notes` say what was lost or odd.
     `metered_s` are the seconds that `energy_mj` covers (None = all of them): it stands still while
     a GPU is lost, so that a window without news is told from a window without energy.
+
+    Whose it is, where this meter knows: `pod_energy_mj` is the part of `energy_mj` that is the
+    pod's, cumulative too; else `pod_share` is the constant share of the device that the pod holds
+    (1 = all, 0 = none of it); both None = not known. `share_method` names how that was found.
+    `meter` tells counters apart that do not continue each other.
     """
 
     uuid: str
@@ -67,6 +88,10 @@ class GpuReading:
     virtual: bool = False
     notes: tuple[str, ...] = ()
     metered_s: float | None = None
+    pod_energy_mj: int | None = None
+    pod_share: float | None = None
+    share_method: str | None = None
+    meter: str = "nvml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +99,32 @@ class PodReading:
     """The pod's CPU seconds since start and its working set; None = this source cannot tell.
 
     `memory_byte_s` is the working set integrated over time since start: processes that come and go
-    between two readings are in it, where they sampled.
+    between two readings are in it, where they sampled. `reserved_cpu_s` is the same of the CPUs
+    reserved (only for `unallocated`, where pods come and go). Counters of one `method` continue
+    each other while `epoch` is the same.
     """
 
     cpu_s: float | None
     working_set_bytes: int | None
     memory_byte_s: float | None = None
+    method: PodMethod = "whole-node"
+    epoch: int = 0
+    reserved_cpu_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeReading:
-    """Every counter of the node at one instant. What could not be read is None (or empty)."""
+    """Every counter of the node at one instant. What could not be read is None (or empty).
+
+    `pod` holds what each working source told, best first; the last one always answers.
+    """
 
     monotonic_s: float
     cpu: CpuReading | None
     memory: MemoryReading | None
     rapl: RaplReading | None
     gpus: tuple[GpuReading, ...]
-    pod: PodReading
+    pod: tuple[PodReading, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +133,7 @@ class GpuUsage:
 
     `metered_s` are the seconds of the window that `energy_mj` covers (None = all of them): less
     than the window where power samples were late or the GPU came late. `notes` as in `GpuReading`.
+    `pod_share` is the pod's part of the device over this window (None = not known).
     """
 
     uuid: str
@@ -112,11 +146,16 @@ class GpuUsage:
     virtual: bool
     metered_s: float | None = None
     notes: tuple[str, ...] = ()
+    pod_share: float | None = None
+    share_method: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NodeUsage:
-    """What the node, and this pod on it, used between two readings; times in seconds."""
+    """What the node, and this pod on it, used between two readings; times in seconds.
+
+    `pod_method` is the best source that answered at both ends.
+    """
 
     duration_s: float
     cpus: int | None
@@ -128,3 +167,5 @@ class NodeUsage:
     gpus: tuple[GpuUsage, ...]
     pod_cpu_s: float | None
     pod_working_set_gib: float | None
+    pod_method: PodMethod = "whole-node"
+    pod_reserved_cpu_s: float | None = None

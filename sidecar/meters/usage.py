@@ -25,7 +25,8 @@ def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
     duration_s = max(0.0, after.monotonic_s - before.monotonic_s)
     cpu_busy_s, cpu_total_s = _cpu_between(before.cpu, after.cpu)
     memory = after.memory or before.memory
-    known = {gpu.uuid: gpu for gpu in before.gpus}
+    known = {(gpu.uuid, gpu.meter): gpu for gpu in before.gpus}
+    pod_before, pod_after = _pod_ends(before.pod, after.pod)
     return NodeUsage(
         duration_s=duration_s,
         cpus=after.cpu.cpus if after.cpu else None,
@@ -34,10 +35,26 @@ def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
         memory_total_gib=memory.total_bytes / BYTES_PER_GIB if memory else None,
         memory_used_gib=_mean_gib(_used_bytes(before.memory), _used_bytes(after.memory)),
         package_energy_uj=_package_energy_between(before.rapl, after.rapl),
-        gpus=tuple(_gpu_between(known.get(gpu.uuid), gpu, duration_s) for gpu in after.gpus),
-        pod_cpu_s=_forward(before.pod.cpu_s, after.pod.cpu_s),
-        pod_working_set_gib=_working_set_gib(before.pod, after.pod, duration_s),
+        gpus=tuple(
+            _gpu_between(known.get((gpu.uuid, gpu.meter)), gpu, duration_s) for gpu in after.gpus
+        ),
+        pod_cpu_s=_forward(pod_before.cpu_s, pod_after.cpu_s),
+        pod_working_set_gib=_working_set_gib(pod_before, pod_after, duration_s),
+        pod_method=pod_after.method,
+        pod_reserved_cpu_s=_forward(pod_before.reserved_cpu_s, pod_after.reserved_cpu_s),
     )
+
+
+def _pod_ends(
+    before: tuple[PodReading, ...], after: tuple[PodReading, ...]
+) -> tuple[PodReading, PodReading]:
+    """Return both ends of the best source whose counter continues; else those of the last one."""
+    earlier = {(reading.method, reading.epoch): reading for reading in before}
+    for reading in after[:-1]:
+        start = earlier.get((reading.method, reading.epoch))
+        if start is not None and _forward(start.cpu_s, reading.cpu_s) is not None:
+            return start, reading
+    return before[-1], after[-1]
 
 
 def _forward(before: float | None, after: float | None) -> float | None:
@@ -88,6 +105,7 @@ def _gpu_between(before: GpuReading | None, after: GpuReading, duration_s: float
     observed_s = after.observed_s - (before.observed_s if before else 0.0)
     utilization_s = after.utilization_s - (before.utilization_s if before else 0.0)
     energy_mj, metered_s = _gpu_energy_between(before, after, duration_s)
+    pod_share, share_method = _pod_share_between(before, after)
     return GpuUsage(
         uuid=after.uuid,
         model=after.model,
@@ -99,7 +117,24 @@ def _gpu_between(before: GpuReading | None, after: GpuReading, duration_s: float
         virtual=after.virtual,
         metered_s=metered_s,
         notes=after.notes,
+        pod_share=pod_share,
+        share_method=share_method,
     )
+
+
+def _pod_share_between(
+    before: GpuReading | None, after: GpuReading
+) -> tuple[float | None, str | None]:
+    """Return the pod's part of a device over the window: by energy, else the constant share."""
+    if after.pod_energy_mj is None:
+        return after.pod_share, after.share_method
+    device_mj = _energy_step(before, after)
+    pod_mj = after.pod_energy_mj - ((before.pod_energy_mj or 0) if before else 0)
+    if device_mj is None or pod_mj < 0:
+        return after.pod_share, after.share_method
+    if device_mj == 0:
+        return after.pod_share or 0.0, after.share_method
+    return min(1.0, pod_mj / device_mj), after.share_method
 
 
 def _gpu_energy_between(

@@ -25,6 +25,7 @@ from sidecar.cli.main import main
 from sidecar.journal.claim import Claim
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
@@ -88,7 +89,7 @@ class Life:
             ProcMeter(self.machine.proc.root),
             RaplMeter(self.root / "sys", clock=clock.monotonic_s),
             NvmlMeter(selected=()),
-            WholeNodeSource(),
+            PodLadder((), WholeNodeSource()),
             clock=clock.monotonic_s,
         )
         agent = Agent(
@@ -97,7 +98,6 @@ class Life:
                 Identities(),
                 meter,
                 Catalogue(),
-                "whole-node",
                 clock=clock,
                 open_transport=lambda: self.far,
                 boot_id=f"b{self.boots:04d}",

@@ -6,6 +6,7 @@ import pytest
 
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.process_tree import ProcessTreeSource
 from sidecar.meters.pod.source import PodSource
 from sidecar.meters.pod.whole_node import WholeNodeSource
@@ -25,7 +26,11 @@ class Clock:
 
 def node(proc: Path, sys: Path, clock: Clock, pod: PodSource | None = None) -> NodeMeter:
     return NodeMeter(
-        ProcMeter(proc), RaplMeter(sys, clock), NvmlMeter(), pod or WholeNodeSource(), clock
+        ProcMeter(proc),
+        RaplMeter(sys, clock),
+        NvmlMeter(),
+        PodLadder((), pod or WholeNodeSource()),
+        clock,
     )
 
 
@@ -65,7 +70,7 @@ def test_gpus_opened_after_the_first_reading_count_from_their_opening(
         ProcMeter(proc_tree.root),
         RaplMeter(powercap.root, clock),
         NvmlMeter(lazy=True),
-        WholeNodeSource(),
+        PodLadder((), WholeNodeSource()),
         clock,
     )
     before = meter.read(gpus=False)

@@ -116,5 +116,5 @@ def test_a_request_of_zero_is_a_reservation():
 
 @pytest.mark.parametrize("source", [WholeNodeSource(), RequestsSource(Reservation(cpus=2))])
 def test_sources_that_measure_nothing_say_none(source: PodSource):
-    assert source.read() == PodReading(None, None)
+    assert source.read() == PodReading(None, None, method=source.name)
     assert source.status()[0].available

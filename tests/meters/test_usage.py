@@ -31,7 +31,7 @@ BEFORE = NodeReading(
     memory=MemoryReading(total_bytes=8 * BYTES_PER_GIB, available_bytes=6 * BYTES_PER_GIB),
     rapl=RaplReading(energy_uj=500, domains=("package-0",)),
     gpus=(GPU,),
-    pod=PodReading(cpu_s=5.0, working_set_bytes=BYTES_PER_GIB),
+    pod=(PodReading(cpu_s=5.0, working_set_bytes=BYTES_PER_GIB),),
 )
 AFTER = NodeReading(
     monotonic_s=115.0,
@@ -39,7 +39,7 @@ AFTER = NodeReading(
     memory=MemoryReading(total_bytes=8 * BYTES_PER_GIB, available_bytes=4 * BYTES_PER_GIB),
     rapl=RaplReading(energy_uj=800, domains=("package-0",)),
     gpus=(replace(GPU, energy_mj=4000, utilization_s=22.0, observed_s=35.0, metered_s=35.0),),
-    pod=PodReading(cpu_s=9.0, working_set_bytes=3 * BYTES_PER_GIB),
+    pod=(PodReading(cpu_s=9.0, working_set_bytes=3 * BYTES_PER_GIB),),
 )
 
 
@@ -55,7 +55,7 @@ def test_two_readings_are_differenced():
 
 
 def test_what_one_reading_lacks_is_none():
-    nothing = NodeReading(115.0, None, None, None, (), PodReading(None, None))
+    nothing = NodeReading(115.0, None, None, None, (), (PodReading(None, None),))
     usage = usage_between(BEFORE, nothing)
     assert (usage.cpu_busy_s, usage.package_energy_uj, usage.pod_cpu_s) == (None, None, None)
     assert usage.gpus == ()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sidecar.meters.condition import Condition
 from sidecar.meters.kernel_file import read_kernel_file
-from sidecar.meters.reading import MeterStatus, PodReading
+from sidecar.meters.reading import MeterStatus, PodMethod, PodReading
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,9 @@ class ProcessTreeSource:
     (MemTotal - MemFree): it is never more than there is.
     """
 
-    name = "process-tree"
+    name: PodMethod = "process-tree"
+    needs = ""
+    is_local = True
 
     def __init__(
         self,
@@ -165,7 +167,7 @@ class ProcessTreeSource:
             processes = self._tree_below(root)
         except (OSError, ValueError) as error:
             self._condition.fails(f"cannot read process {self._root_pid}: {error}")
-            return PodReading(cpu_s=None, working_set_bytes=None)
+            return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
         self._ledger.advance(processes)
         self._condition.works(f"processes below {self._root_pid}")
         working_set_bytes = self._working_set_bytes(processes)
@@ -173,6 +175,7 @@ class ProcessTreeSource:
             cpu_s=self._ledger.total_ticks / self._ticks_per_s,
             working_set_bytes=working_set_bytes,
             memory_byte_s=self._memory.advance(now_s, working_set_bytes),
+            method=self.name,
         )
 
     def status(self) -> tuple[MeterStatus, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from sidecar.meters.reading import MeterStatus, PodReading
+from sidecar.meters.reading import MeterStatus, PodMethod, PodReading
 from sidecar.units import BYTES_PER_GIB
 
 REQUESTS_CPU = "EMISSIONS_REQUESTS_CPU"
@@ -93,7 +93,9 @@ class Reservation:
 class RequestsSource:
     """Measures nothing: the share is the reservation over what the node has."""
 
-    name = "requests"
+    name: PodMethod = "requests"
+    needs = ""
+    is_local = True
 
     def __init__(self, reservation: Reservation) -> None:
         self.reservation = reservation
@@ -105,7 +107,7 @@ class RequestsSource:
 
     def read(self) -> PodReading:
         """Nothing of its own; the share follows from the reservation."""
-        return PodReading(cpu_s=None, working_set_bytes=None)
+        return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
 
     def status(self) -> tuple[MeterStatus, ...]:
         """Say what was reserved."""
