@@ -204,7 +204,10 @@ def settings_page() -> str:
         f"## Metering\n\n`run`, `exec`, `detect`; `estimate` takes the flags {few}.",
         _settings_table("meter"),
         "The annotations `emissions/project`, `emissions/experiment` and `emissions/interval` of a "
-        "pod are used where no setting speaks. See [record](record.md) for what is recorded.",
+        "pod are used where no setting speaks; `emissions/interval` also where only the environment does, "
+        "for that is the cluster's default. See [record](record.md) for what is recorded.\n\n"
+        "In a pod (`POD_UID` is set) `run` does not end at a bad setting: it says so, meters nothing, and "
+        "waits for its signal (then exit code 2), so that the pod's other containers start.",
         "## Shipping\n\n`run`, `exec` (without `--listen` and `--termination-log`), `detect`.",
         _settings_table("ship"),
         "## Azure Blob\n\n`run`, `exec`, `detect`, `collector`; `report` and `verify` for `az://…`, "

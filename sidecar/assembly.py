@@ -70,9 +70,12 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
 
 
 def _annotated(settings: Settings, annotations: Mapping[str, str]) -> Settings:
-    """Take the pod's `emissions/interval` where no setting speaks; a bad one was warned of."""
+    """Take the pod's `emissions/interval`, unless a flag speaks; a bad one was warned of.
+
+    The environment of a sidecar is the cluster's default for all pods, the annotation this pod's wish.
+    """
     valid, _ = valid_annotations(annotations)
-    if "interval" not in valid or settings.origins.get("interval", "default") != "default":
+    if "interval" not in valid or settings.origins.get("interval", "default").startswith("flag"):
         return settings
     return replace(
         settings,

@@ -33,6 +33,8 @@ from sidecar.settings import SettingsError
 _log = logging.getLogger(__name__)
 
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+_HANDSHAKE_S: Final = 5.0
+_GOODBYE_S: Final = 2.0
 _OTHER_DESCRIPTORS: Final = 256
 """File descriptors kept for other things than connections of callers."""
 
@@ -90,6 +92,11 @@ class Readiness:
         """Why requests should go elsewhere; None where they should not."""
         return "shutting down" if self._ending else self._reason
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the end is near."""
+        return self._ending
+
     def ready(self) -> None:
         """Say that requests are welcome."""
         self._reason = None
@@ -134,7 +141,8 @@ class Service:
         tls = _Tls(self._serving.tls) if self._serving.tls else None
         with contextlib.closing(_listening_socket(self._serving)) as listening:
             try:
-                asyncio.run(self._serve(listening, tls))
+                with asyncio.Runner(loop_factory=_Loop) as runner:
+                    runner.run(self._serve(listening, tls))
             finally:
                 self._loop = None
 
@@ -144,7 +152,8 @@ class Service:
             self._loop.call_soon_threadsafe(self._stop.set)
 
     async def _serve(self, listening: socket.socket, tls: "_Tls | None") -> None:
-        server = _Server(_configuration(self._app, self._serving, tls))
+        app = _Lingering(self._app, self._serving, self._readiness)
+        server = _Server(_configuration(app, self._serving, tls))
         self._stop = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         with _signals(self._loop, self._stopper(server)):
@@ -194,7 +203,7 @@ class Service:
 def _configuration(app: ASGIApp, serving: Serving, tls: "_Tls | None") -> uvicorn.Config:
     context = tls.context if tls else None
     return uvicorn.Config(
-        _Lingering(app, serving),
+        app,
         http=type("Connection", (_Connection,), {"bounds": _Bounds(serving)}),
         ws="none",
         loop="asyncio",
@@ -235,11 +244,30 @@ def _signals(loop: asyncio.AbstractEventLoop, at_signal: Callable[[], None]) -> 
         with contextlib.suppress(RuntimeError, ValueError):
             loop.add_signal_handler(number, at_signal)
             taken.append(number)
+            # Held back since the start of the process, where its first process ignores them.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
     try:
         yield
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose TLS connections end soon, also with peers that do not answer.
+
+    Otherwise asyncio waits 60 s for a handshake, in which a connection is not counted yet, and 30 s
+    for a peer that is idle to confirm the end.
+    """
+
+    async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:  # noqa: ANN401
+        if options.get("ssl") is not None:
+            options = {
+                "ssl_handshake_timeout": _HANDSHAKE_S,
+                "ssl_shutdown_timeout": _GOODBYE_S,
+                **options,
+            }
+        return await super().create_server(*arguments, **options)
 
 
 class _Server(uvicorn.Server):
@@ -270,6 +298,7 @@ class _Tls:
         refused = b""
         while True:
             await asyncio.sleep(every_s)
+            digest = refused
             try:
                 digest = self._read_digest()
                 if digest in (self._digest, refused):
@@ -278,20 +307,18 @@ class _Tls:
                 self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
                 self._load(self.context)
             except (OSError, ssl.SSLError) as error:
-                refused = self._told(error, refused)
+                refused = digest
+                self._tell(error)
             else:
                 self._digest, refused = digest, b""
                 _log.info("certificate %s has changed and is in use", self._files.certificate)
 
-    def _told(self, error: OSError, refused: bytes) -> bytes:
-        with contextlib.suppress(OSError):
-            refused = self._read_digest()
+    def _tell(self, error: OSError) -> None:
         _log.warning(
             "new certificate %s cannot be used, the one before stays: %s",
             self._files.certificate,
             _reason(error),
         )
-        return refused
 
     def _load(self, context: ssl.SSLContext) -> ssl.SSLContext:
         # An encrypted key has no password here: an empty one fails instead of asking a terminal.
@@ -404,12 +431,14 @@ class _Lingering:
 
     Closing a connection with unread bytes resets it, and the caller never sees why it was refused.
     What is still to come after that, or takes too long, is not read: the connection is closed.
-    More requests at a time than are allowed are answered here, too.
+    More requests at a time than are allowed are answered here, too. Once the end is near, every answer
+    ends its connection, so that the caller's next request goes elsewhere and is not cut.
     """
 
-    def __init__(self, app: ASGIApp, serving: Serving) -> None:
+    def __init__(self, app: ASGIApp, serving: Serving, readiness: Readiness) -> None:
         self._app = app
         self._serving = serving
+        self._readiness = readiness
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -427,9 +456,10 @@ class _Lingering:
 
     def _sender(self, body: "_Incoming", send: Send) -> Send:
         async def send_after_reading(message: Message) -> None:
-            if message["type"] == "http.response.start" and not body.complete:
-                await self._read_rest(body)
+            if message["type"] == "http.response.start":
                 if not body.complete:
+                    await self._read_rest(body)
+                if not body.complete or self._readiness.is_ending:
                     headers = [*message.get("headers", ()), (b"connection", b"close")]
                     message = {**message, "headers": headers}
             await send(message)

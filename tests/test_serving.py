@@ -140,6 +140,16 @@ def test_a_request_in_flight_at_the_end_is_answered(serve) -> None:
         assert b'{"waited":true}' in read_all(connection)
 
 
+def test_an_answer_near_the_end_ends_its_connection(serve) -> None:
+    served = serve(drain_s=1.0)
+    with requests.Session() as session:
+        before = session.get(f"{served.url}/healthz", timeout=PATIENCE_S)
+        served.service.stop()
+        until(lambda: served.readiness.is_ending)
+        after = session.get(f"{served.url}/healthz", timeout=PATIENCE_S)
+    assert (before.headers.get("connection"), after.headers.get("connection")) == (None, "close")
+
+
 def test_a_request_that_does_not_end_is_given_up_after_its_time(serve) -> None:
     served = serve(finish_s=0)
     with served.connected() as connection:

@@ -126,11 +126,12 @@ def _tell_of(workload: "Workload") -> None:
     }
     decision = workload.decision
     outcome = decision.status or words[decision.reason]
+    name = workload.name if workload.name.isprintable() else ascii(workload.name)
     if decision.reason is Reason.NOT_TRACKED and workload.is_marked_outside:
         outcome = f"not injected: {TRACK} counts on the pod template, not on the workload"
-    _tell(f"{workload.name}: {outcome}")
+    _tell(f"{name}: {outcome}")
     for warning in decision.warnings:
-        _tell(f"{workload.name}: warning: {warning}")
+        _tell(f"{name}: warning: {warning}")
 
 
 def _tell(text: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,11 @@ COMMANDS: Final = {
 }
 
 PROGRAM: Final = "emissions-sidecar"
+
+_SERVING: Final = ("run", "webhook", "collector")
+_HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT)
+"""A container's first process ignores them until they are handled, which takes some imports: at the CPU
+limit of a sidecar seconds. Held back, they are heard once the command listens for them."""
 
 
 class CommandModule(Protocol):
@@ -100,10 +106,12 @@ def _run(words: list[str]) -> int:
             file=sys.stderr,
         )
         return EXIT_USAGE
-    module = cast("CommandModule", importlib.import_module(f"sidecar.cli.{words[0]}"))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK if words[0] in _SERVING else ())
     try:
+        module = cast("CommandModule", importlib.import_module(f"sidecar.cli.{words[0]}"))
         return module.main(words[1:])
     except SettingsError as error:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         line = " ".join(str(error).splitlines())
         line = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
         print(f"{PROGRAM} {words[0]}: {line}", file=sys.stderr)

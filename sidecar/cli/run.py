@@ -14,6 +14,7 @@ from sidecar.assembly import assemble
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
+from sidecar.cli.stand_by import stand_by, stands_by
 from sidecar.exporters.prometheus import prometheus_text
 from sidecar.exporters.summary import Totals, totals_text
 from sidecar.exporters.termination import termination_message, write_termination_message
@@ -49,11 +50,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--for", dest="duration", metavar="DURATION", help="stop after this long")
     add_settings(parser)
     arguments = parser.parse_args(argv)
-    settings = settings_from(arguments)
-    limit_s = _limit_s(arguments.duration)
-    set_up_logs(settings)
-    with logs_held():
-        agent = Agent(assemble(settings, os.environ, "run"))
+    try:
+        settings = settings_from(arguments)
+        limit_s = _limit_s(arguments.duration)
+        set_up_logs(settings)
+        with logs_held():
+            agent = Agent(assemble(settings, os.environ, "run"))
+    except SettingsError as error:
+        if not stands_by(os.environ):
+            raise
+        return stand_by(error, _stopping())
     with SignalWaiter(_stopping()) as waiter:
         agent.begin()
         sidecar = _Sidecar(agent, settings)

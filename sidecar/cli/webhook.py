@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sidecar.serving import Service
 
 LISTEN: Final = ("0.0.0.0", 9443)  # noqa: S104 - a service of a cluster, reached through its Service
+KEEP_ALIVE_S: Final = 120
+"""Longer than the API server keeps an idle connection (90 s, Go's default): it ends it, not we."""
+
 _MODULES: Final = ("cryptography", "jsonpatch", "prometheus_client", "starlette", "uvicorn")
 
 _log = logging.getLogger(__name__)
@@ -60,7 +63,11 @@ def _service(settings: Settings, config: Path) -> "Service":
     tls = tls_files(settings)
     parts = Parts(
         config=load_config(config),
-        certificate=Certificate(tls.certificate) if tls else None,
+        certificate=Certificate(tls.certificate, tls.key) if tls else None,
         metrics=InjectorMetrics(with_certificate=tls is not None),
     )
-    return Service(webhook_app(parts), Serving(host=host, port=port, tls=tls), parts.readiness)
+    return Service(
+        webhook_app(parts),
+        Serving(host=host, port=port, tls=tls, keep_alive_s=KEEP_ALIVE_S),
+        parts.readiness,
+    )

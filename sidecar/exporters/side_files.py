@@ -7,13 +7,17 @@ users expect of parallel runs; one of another machine, where locks may not reach
 """
 
 import errno
+import json
 import logging
 from pathlib import Path
 from typing import Final
 
+from sidecar.identity.bounded import read_bounded
 from sidecar.journal.claim import TRIES_MAX, Claim
 
 OWNER_FILE: Final = ".owner"
+
+_SUMMARY_BYTES_MAX: Final = 256 * 1024
 
 _PLAIN: Final = ("summary.json", "emissions.csv")
 
@@ -46,7 +50,7 @@ class SideFiles:
         self._volume.mkdir(parents=True, exist_ok=True)
         self.release(remove=False)
         is_elsewhere = self._is_owned_elsewhere()
-        before = self._names or _PLAIN
+        before = self._names or (self._summary_name(), _PLAIN[1])
         if self._claim is not None:
             # Whose owner ended while this one writes: the claim keeps other machines off its CSV.
             self._names = before
@@ -57,6 +61,21 @@ class SideFiles:
                 "another process writes summary.json on %s: this one writes %s and %s",
                 self._volume, *self._names,
             )  # fmt: skip
+
+    def _summary_name(self) -> str:
+        """Return the plain name, unless a file of somebody else has it: the volume may be a user's."""
+        path = self._volume / _PLAIN[0]
+        try:
+            content, cut = read_bounded(path, _SUMMARY_BYTES_MAX)
+            summary = {} if cut else json.loads(content)
+        except FileNotFoundError:
+            return _PLAIN[0]
+        except (OSError, ValueError, RecursionError):
+            summary = {}
+        if isinstance(summary, dict) and {"schema", "tool_version"} <= summary.keys():
+            return _PLAIN[0]
+        _log.warning("%s is none of ours and stays; this run writes %s", path, self._own[0])
+        return self._own[0]
 
     def _is_owned_elsewhere(self) -> bool:
         """Claim the plain names; tell whether a process of another machine has them. Raises OSError."""

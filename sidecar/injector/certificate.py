@@ -1,5 +1,6 @@
 """When the certificate that is served expires."""
 
+import ssl
 import time
 from pathlib import Path
 from typing import Final
@@ -10,16 +11,20 @@ _MAX_BYTES: Final = 1024**2
 
 
 class Certificate:
-    """Follows a PEM file; like the server, it stays with what it knows while the file is unusable."""
+    """Follows a pair of PEM files; like the server, it stays with what fitted last."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: Path) -> None:
         self._path = path
+        self._key = key
         self._expiry_s: float | None = None
 
     def expiry_s(self) -> float | None:
         """Return the Unix time from which on callers refuse it; None before one could be read."""
         try:
             content = self._path.read_bytes()[:_MAX_BYTES]
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                self._path, self._key, password=b""
+            )
             served = x509.load_pem_x509_certificates(content)[0]
         except (OSError, ValueError):
             return self._expiry_s

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from sidecar.identity.bounded import read_bounded, reason, shown
-from sidecar.injector.pod_requests import GPU_RESOURCE, REQUEST_VARIABLES
+from sidecar.injector.pod_requests import REQUEST_VARIABLES
 from sidecar.injector.pod_shape import JsonObject, as_object, object_at, objects_at
 from sidecar.settings import SettingsError
 
@@ -38,6 +38,18 @@ class InjectConfig:
         """Name of the volume for records."""
         mounts = objects_at(self.container, "volumeMounts")
         return next(str(one["name"]) for one in mounts if one.get("mountPath") == self.mount_path)
+
+    @property
+    def records_limit(self) -> str:
+        """Size that Kubernetes gives the volume for records; a smaller one of a pod's own is no use."""
+        (volume,) = (one for one in self.volumes if one["name"] == self.records_volume)
+        limit = object_at(volume, "emptyDir").get("sizeLimit")
+        return "0" if limit is None else str(limit)
+
+    @property
+    def port(self) -> object:
+        """Port that the sidecar listens on."""
+        return object_at(object_at(self.container, "livenessProbe"), "httpGet").get("port")
 
     @property
     def needs_pod_identity(self) -> bool:
@@ -98,28 +110,67 @@ def _check_container(container: JsonObject) -> None:
     _check_image(container["image"])
     if container.get("restartPolicy") != "Always":
         raise ValueError("container.restartPolicy must be Always: another one would block the pod")
-    for key in ("ports", "startupProbe", "readinessProbe"):
+    for key in ("ports", "startupProbe", "readinessProbe", "envFrom", "volumeDevices"):
         if container.get(key) is not None:
             raise ValueError(f"container.{key} could hold up the pod; remove it")
+    if object_at(container, "lifecycle").get("postStart") is not None:
+        raise ValueError("container.lifecycle.postStart could hold up the pod; remove it")
+    if object_at(object_at(container, "livenessProbe"), "httpGet").get("port") is None:
+        raise ValueError("container.livenessProbe must be an httpGet with a port")
     _check_resources(container)
-    security = object_at(container, "securityContext")
+    _check_security(object_at(container, "securityContext"))
+    _check_environment(container)
+
+
+def _check_security(security: JsonObject) -> None:
+    """Check for what the level `restricted` of Pod Security asks."""
+    capabilities = object_at(security, "capabilities")
     if security.get("privileged") or security.get("allowPrivilegeEscalation") is not False:
         raise ValueError("container.securityContext must not allow any privilege")
-    names = {one.get("name") for one in objects_at(container, "env")}
+    if capabilities.get("add") or list(capabilities.get("drop") or ()) != ["ALL"]:
+        raise ValueError("container.securityContext.capabilities must drop ALL and add none")
+    if security.get("runAsNonRoot") is not True or security.get("runAsUser") == 0:
+        raise ValueError("container.securityContext must not run as root")
+
+
+def _check_environment(container: JsonObject) -> None:
+    listed = [one.get("name") for one in objects_at(container, "env")]
+    names = set(listed)
+    if len(names) < len(listed):
+        raise ValueError(f"container.env has a name twice: {sorted(map(str, listed))}")
     if not names.isdisjoint(REQUEST_VARIABLES):
         raise ValueError(f"container.env must leave {', '.join(REQUEST_VARIABLES)} to the injector")
+    for variable in objects_at(container, "env"):
+        _check_variable(variable)
+
+
+def _check_variable(variable: JsonObject) -> None:
+    """Check that a variable keeps no pod from starting, whichever namespace the pod is in."""
+    name = shown(str(variable.get("name")))
+    if ("value" in variable) == ("valueFrom" in variable):
+        raise ValueError(f"container.env {name} must have either value or valueFrom")
+    sources = object_at(variable, "valueFrom")
+    for kind in ("secretKeyRef", "configMapKeyRef"):
+        if kind in sources and object_at(sources, kind).get("optional") is not True:
+            raise ValueError(
+                f"container.env {name}: {kind} must be optional, or pods of a namespace without it "
+                "would not start"
+            )
+    unknown = sorted(set(sources) - {"fieldRef", "secretKeyRef", "configMapKeyRef"})
+    if unknown or ("valueFrom" in variable and len(sources) != 1):
+        raise ValueError(
+            f"container.env {name}: valueFrom must be one of fieldRef, secretKeyRef, configMapKeyRef"
+        )
 
 
 def _check_resources(container: JsonObject) -> None:
     resources = object_at(container, "resources")
     requests, limits = object_at(resources, "requests"), object_at(resources, "limits")
-    if not requests or requests != limits or not {"cpu", "memory"} <= set(limits):
+    if not requests or requests != limits or {"cpu", "memory"} != set(limits):
         raise ValueError(
-            "container.resources must have CPU and memory with requests equal to limits: otherwise "
-            "Guaranteed pods would become Burstable"
+            "container.resources must have CPU and memory, nothing else, with requests equal to "
+            "limits: otherwise Guaranteed pods would become Burstable, or lose a GPU"
         )
-    if GPU_RESOURCE in limits:
-        raise ValueError(f"container.resources must not take a {GPU_RESOURCE} from the pod")
 
 
 def _check_volumes(container: JsonObject, volumes: tuple[JsonObject, ...], mount_path: str) -> None:
@@ -132,6 +183,12 @@ def _check_volumes(container: JsonObject, volumes: tuple[JsonObject, ...], mount
         raise ValueError(f"container.volumeMounts name no volume: {missing}")
     if [one.get("mountPath") for one in mounts].count(mount_path) != 1:
         raise ValueError(f"one of container.volumeMounts must be at mountPath {shown(mount_path)}")
+    for volume in volumes:
+        for kind in ("secret", "configMap"):
+            if kind in volume and object_at(volume, kind).get("optional") is not True:
+                raise ValueError(
+                    f"volume {shown(str(volume.get('name')))}: {kind} must be optional"
+                )
     if any(volume.get("hostPath") is not None for volume in volumes):
         raise ValueError("volumes must not hold a hostPath: Pod Security would refuse the pod")
 

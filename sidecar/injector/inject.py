@@ -7,13 +7,14 @@ the chart's policy) give the same pod, so a rule here must be one that CEL can e
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any, Final, Self
 
 from sidecar.identity.bounded import shown
 from sidecar.identity.downward import valid_annotations
 from sidecar.injector.config import InjectConfig
 from sidecar.injector.patch import Operation, append, patched, pointer, prepend, set_member
-from sidecar.injector.pod_requests import pod_requests
+from sidecar.injector.pod_requests import exact_quantity, pod_requests
 from sidecar.injector.pod_shape import (
     JsonObject,
     all_containers,
@@ -35,6 +36,13 @@ _OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
 
 _MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
 """Kubernetes refuses a pod whose annotations are longer together."""
+
+_MOUNTED_CONTAINERS_MAX: Final = 32
+"""`emissions/mount` reaches this many containers, as in policy mode; nobody has more."""
+
+_UNWRITABLE: Final = ("secret", "configMap", "downwardAPI", "projected", "image")
+_MAYBE_READ_ONLY: Final = ("persistentVolumeClaim", "csi", "nfs", "azureFile", "azureDisk")
+"""Kinds of volumes."""
 
 _MAX_WARNINGS: Final = 8
 _MAX_WARNING_CHARACTERS: Final = 250
@@ -173,7 +181,7 @@ def _name_taken(
     if config.container_name in names_of(all_containers(spec)):
         return Reason.CONTAINER_NAME, f"container name {config.container_name} is taken"
     present = names_of(objects_at(spec, "volumes"))
-    for name in _added_volumes(config, reused=_is_usable(spec, volume)):
+    for name in _added_volumes(config, reused=_is_usable(spec, volume, config)):
         if name in present:
             return Reason.VOLUME_NAME, f"volume name {name} is taken"
     return None
@@ -183,17 +191,75 @@ def _is_windows(spec: JsonObject) -> bool:
     if object_at(spec, "os").get("name") == "windows":
         return True
     selector = texts_at(spec, "nodeSelector")
-    return any(selector.get(label) == "windows" for label in _OS_LABELS)
+    if any(selector.get(label) == "windows" for label in _OS_LABELS):
+        return True
+    contexts = [object_at(one, "securityContext") for one in (spec, *all_containers(spec))]
+    return any(one.get("windowsOptions") is not None for one in contexts) or _wants_windows(spec)
 
 
-def _is_usable(spec: JsonObject, volume: str | None) -> bool:
-    """Whether the pod has a volume of this name, and it is not one of raw blocks."""
+def _wants_windows(spec: JsonObject) -> bool:
+    """Whether node affinity asks for Windows; one of several terms is enough to leave the pod alone."""
+    affinity = object_at(object_at(spec, "affinity"), "nodeAffinity")
+    required = object_at(affinity, "requiredDuringSchedulingIgnoredDuringExecution")
+    return any(
+        one.get("key") in _OS_LABELS
+        and one.get("operator") == "In"
+        and "windows" in (one.get("values") or ())
+        for term in objects_at(required, "nodeSelectorTerms")
+        for one in objects_at(term, "matchExpressions")
+    )
+
+
+def _is_usable(spec: JsonObject, volume: str | None, config: InjectConfig) -> bool:
+    """Whether the pod has a volume of this name that records can be written to."""
     devices = (
         device
         for container in all_containers(spec)
         for device in objects_at(container, "volumeDevices")
     )
-    return volume in names_of(objects_at(spec, "volumes")) - names_of(devices)
+    if volume in names_of(devices):
+        return False
+    return any(
+        one.get("name") == volume and _is_writable(one, config)
+        for one in objects_at(spec, "volumes")
+    )
+
+
+def _is_writable(volume: JsonObject, config: InjectConfig) -> bool:
+    """Whether it is a file system with room: Kubernetes evicts a pod that fills an emptyDir."""
+    if any(volume.get(kind) is not None for kind in _UNWRITABLE):
+        return False
+    if any(object_at(volume, kind).get("readOnly") is True for kind in _MAYBE_READ_ONLY):
+        return False
+    directory = object_at(volume, "emptyDir")
+    if directory.get("medium"):
+        return False  # memory, which would be the sidecar's own
+    limit = directory.get("sizeLimit")
+    return limit is None or _amount(limit) >= exact_quantity(config.records_limit)
+
+
+def _amount(quantity: object) -> Fraction:
+    """Return a quantity; what is none is the API server's to refuse, and has no room."""
+    try:
+        return exact_quantity(str(quantity))
+    except ValueError:
+        return Fraction(-1)
+
+
+def _has_server(spec: JsonObject, config: InjectConfig) -> bool:
+    """Whether the sidecar may listen.
+
+    On the node's network its port belongs to all pods; a container that listens on it itself would
+    find it taken.
+    """
+    if spec.get("hostNetwork") is True:
+        return False
+    taken = (
+        port.get("containerPort")
+        for container in all_containers(spec)
+        for port in objects_at(container, "ports")
+    )
+    return config.port not in taken
 
 
 def _added_volumes(config: InjectConfig, *, reused: bool) -> dict[str, JsonObject]:
@@ -220,12 +286,12 @@ class _Injection:
         self._valid = valid
         self._warnings = warnings
         named = valid.get("volume")
-        self._reuses = _is_usable(self._spec, named)
+        self._reuses = _is_usable(self._spec, named, config)
         self._volume = named if named and self._reuses else config.records_volume
         if named is not None and not self._reuses:
             warnings.append(
-                f"emissions/volume: the pod has no file system volume {shown(named)}; records go to "
-                "an emptyDir"
+                f"emissions/volume: the pod has no volume {shown(named)} that records can be written "
+                "to; they go to an emptyDir"
             )
 
     def operations(self) -> list[Operation]:
@@ -243,7 +309,12 @@ class _Injection:
         requests = pod_requests(self._spec)
         self._warnings += requests.problems
         env = [
-            *objects_at(container, "env"),
+            *(
+                one
+                for one in objects_at(container, "env")
+                # A hardened node refuses a container that asks for GPUs it was not given.
+                if requests.gpus or not str(one.get("name")).startswith("NVIDIA_")
+            ),
             *({"name": name, "value": value} for name, value in requests.variables().items()),
         ]
         container["volumeMounts"] = [
@@ -252,8 +323,7 @@ class _Injection:
             else mount
             for mount in objects_at(container, "volumeMounts")
         ]
-        if self._spec.get("hostNetwork") is True:
-            # On the node's network the port belongs to all pods: two of them would collide.
+        if not _has_server(self._spec, self._config):
             container = _without_server(container)
             env = [one for one in env if one.get("name") != "EMISSIONS_LISTEN"]
         container["env"] = env
@@ -271,10 +341,11 @@ class _Injection:
         path = self._config.mount_path
         mount = {"name": self._volume, "mountPath": path, "readOnly": True}
         operations: list[Operation] = []
-        for index, container in enumerate(objects_at(self._spec, "containers")):
+        containers = objects_at(self._spec, "containers")[:_MOUNTED_CONTAINERS_MAX]
+        for index, container in enumerate(containers):
             if _is_mounted_over(container, path):
                 self._warnings.append(
-                    f"emissions/mount: container {index} has its own mount at {path}"
+                    f"emissions/mount: container {index} has its own mount at, above or below {path}"
                 )
                 continue
             at = ("spec", "containers", index, "volumeMounts")
@@ -300,9 +371,17 @@ def _is_mounted_over(container: JsonObject, path: str) -> bool:
     """
     mounts = [one.get("mountPath") for one in objects_at(container, "volumeMounts")]
     devices = [one.get("devicePath") for one in objects_at(container, "volumeDevices")]
-    ours = f"{path.rstrip('/')}/"
-    others = [f"{str(one).rstrip('/')}/" for one in (*mounts, *devices)]
+    ours = _directory(path)
+    others = [_directory(str(one)) for one in (*mounts, *devices)]
     return any(ours.startswith(one) or one.startswith(ours) for one in others)
+
+
+def _directory(path: str) -> str:
+    """Spell a path in one way, with a slash at its end; images link /var/run to /run."""
+    path = f"/{path}/"
+    for _ in range(3):
+        path = path.replace("//", "/")
+    return f"/var{path}" if path.startswith("/run/") else path
 
 
 # -- annotations ---------------------------------------------------------------------------------

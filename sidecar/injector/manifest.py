@@ -8,6 +8,7 @@ import copy
 import io
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from sidecar.injector.inject import TRACK, Decision
 from sidecar.injector.patch import patch_in_place
@@ -39,6 +44,12 @@ _NESTED: Final = re.compile(
     re.MULTILINE,
 )
 """A key, and the first line of the mapping or list under it."""
+
+
+_YAML_1_1: Final = re.compile(r"(?i:y|n|yes|no|on|off)|[-+]?[\d_]+(?::[0-5]?\d)+(?:\.\d*)?")
+"""Booleans and sexagesimal numbers of YAML 1.1; ruamel.yaml writes YAML 1.2."""
+
+_VERBATIM_TAGS: Final = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:float")
 
 
 class ManifestError(ValueError):
@@ -108,8 +119,18 @@ def _workload(place: "_Place", shared: frozenset[int], decide: Decide) -> Worklo
     decision = decide(place.pod)
     if decision.operations:
         # Copied: the same object in two places of a document would be written as an alias.
-        patch_in_place(place.unshared(shared), copy.deepcopy(decision.operations))
+        operations = [_quoted(operation) for operation in copy.deepcopy(decision.operations)]
+        patch_in_place(place.unshared(shared), operations)
     return Workload(place.name, decision, TRACK in place.workload_annotations)
+
+
+def _quoted(value: Any) -> Any:  # noqa: ANN401 - any node
+    """Put what we add into quotes where YAML 1.1, which kubectl reads, takes text for something else."""
+    if isinstance(value, str):
+        return SingleQuotedScalarString(value) if _YAML_1_1.fullmatch(value) else value
+    if isinstance(value, dict):
+        return {key: _quoted(item) for key, item in value.items()}
+    return [_quoted(item) for item in value] if isinstance(value, list) else value
 
 
 # -- text and nodes ------------------------------------------------------------------------------
@@ -126,10 +147,10 @@ class _Source:
 def _source_of(text: str, first_line: int) -> _Source:
     if text.lstrip().startswith(("{", "[")):
         try:
-            return _Source(json.loads(text), lambda root: _dumped_json(root, text))
+            return _Source(_loaded_json(text), lambda root: _dumped_json(root, text))
         except RecursionError:
             raise ManifestError(f"line {first_line}: it is nested too deeply") from None
-        except ValueError:
+        except json.JSONDecodeError:
             pass  # YAML in flow style, or nothing: its reader tells the line
     head = match[0] if (match := _HEAD.match(text)) else ""
     end = _END.search(text, len(head))
@@ -159,10 +180,29 @@ def _dumped_yaml(yaml: YAML, root: object, before: str) -> str:
     return text.replace("\n", "\r\n") if "\r\n" in before else text
 
 
+def _loaded_json(text: str) -> Any:  # noqa: ANN401 - any document
+    """Read JSON. Raises JSONDecodeError, and ManifestError for what could not be written again."""
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        if twice:
+            raise ManifestError(f"the key {twice[0][:100]!a} stands twice in one object")
+        return dict(pairs)
+
+    def number(digits: str) -> float:
+        if not math.isfinite(value := float(digits)):
+            raise ManifestError(f"{digits[:100]} is no number that JSON can hold")
+        return value
+
+    return json.loads(text, object_pairs_hook=members, parse_float=number, parse_constant=number)
+
+
 def _dumped_json(root: object, before: str) -> str:
     indent = 2 if "\n" in before.strip() else None
     tail = before[len(before.rstrip()) :]
-    return json.dumps(root, indent=indent, ensure_ascii=False) + tail
+    written = json.dumps(root, indent=indent, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate has no UTF-8 form; escaped it has one.
+    return written.encode(errors="backslashreplace").decode() + tail
 
 
 def _yaml_like(text: str) -> YAML:
@@ -173,10 +213,40 @@ def _yaml_like(text: str) -> YAML:
     mapping = next((depth for depth, is_item in depths if depth and not is_item), mapping)
     dash = next((depth for depth, is_item in depths if is_item), dash)
     yaml = YAML()
+    yaml.Constructor, yaml.Representer = _Constructor, _Representer
     yaml.preserve_quotes = True
     yaml.width = 2**16  # no line is folded
     yaml.indent(mapping=mapping, sequence=dash + 2, offset=dash)
     return yaml
+
+
+class _Verbatim(str):
+    """A scalar kept as it is written: as a number or a time it would be written otherwise."""
+
+    __slots__ = ("tag",)
+    tag: str
+
+
+class _Constructor(RoundTripConstructor):
+    """Reads what YAML may spell in several ways as text."""
+
+    def verbatim(self, node: ScalarNode) -> _Verbatim:
+        text = _Verbatim(node.value)
+        text.tag = str(node.tag)
+        return text
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes it as it was."""
+
+    def verbatim(self, text: _Verbatim) -> ScalarNode:
+        node: ScalarNode = self.represent_scalar(text.tag, str(text))
+        return node
+
+
+for _tag in _VERBATIM_TAGS:
+    _Constructor.add_constructor(_tag, _Constructor.verbatim)
+_Representer.add_representer(_Verbatim, _Representer.verbatim)
 
 
 # -- pods of a document --------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,43 @@ def test_the_server_answers_while_the_sidecar_is_busy_ending(pod: Pod):
         assert pod.ask(running, "/terminating")[0] == 200
         assert running.end(None).code == 0
     assert pod.told()["unshipped_records"] >= 2
+
+
+EARLY_TERM = """
+import importlib, os, signal, sys
+from sidecar.cli import main
+load = importlib.import_module
+def loaded(name):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return load(name)
+importlib.import_module = loaded
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_that_comes_while_the_command_is_loaded_is_heard(pod: Pod):
+    """At the CPU limit of a sidecar loading takes seconds; as process 1 it would not even end."""
+    flags = ("run", "--volume", str(pod.volume), "--imds-endpoint", "none")
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY_TERM, *flags], env=environment(), timeout=30, check=False
+    )
+    assert done.returncode == 0
+    assert windows(pod.volume)[-1]["end_reason"] == "SIGTERM"
+
+
+def test_a_pod_with_a_bad_setting_has_a_sidecar_that_stands_by(pod: Pod):
+    """One that ended would hold up the pod's other containers."""
+    env = environment(
+        POD_UID="11111111-2222-3333-4444-555555555555",
+        EMISSIONS_LISTEN="127.0.0.1:0",
+        EMISSIONS_REGOIN="westeurope",
+        EMISSIONS_TERMINATION_LOG=str(pod.message),
+    )
+    with Running("run", log=pod.log, env=env) as running:
+        assert pod.ask(running, "/healthz") == (200, "ok\n")
+        assert pod.ask(running, "/terminating")[0] == 200
+        outcome = running.end()
+    assert outcome.code == 2
+    assert "nothing is metered: " in outcome.stderr
+    assert "EMISSIONS_REGOIN" in outcome.stderr
+    assert pod.told()["reason"] == "settings"

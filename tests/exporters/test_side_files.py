@@ -300,3 +300,19 @@ def test_a_killed_process_of_this_machine_holds_nothing(files, volume):
         first.names()
         first.kill()
     assert until(lambda: names(files("u.third"))) == PLAIN
+
+
+def test_a_summary_of_somebody_else_stays(volume, caplog):
+    """The volume may be a user's own: emissions/volume names it."""
+    volume.mkdir()
+    theirs = volume / "summary.json"
+    theirs.write_text('{"accuracy": 0.98}')
+    files = SideFiles(volume, "u.first")
+    assert names(files) == ["summary.u.first.json", "emissions.csv"]
+    assert "is none of ours and stays" in caplog.text
+
+
+def test_the_summary_of_an_earlier_run_is_replaced(volume):
+    volume.mkdir()
+    (volume / "summary.json").write_text('{"schema": 1, "tool_version": "0.1.0"}')
+    assert names(SideFiles(volume, "u.second")) == PLAIN

@@ -228,14 +228,89 @@ def test_direct_blob_gives_the_sidecar_more_memory_and_no_token_of_the_collector
     assert [one["name"] for one in content["volumes"]] == ["emissions", "emissions-podinfo"]
 
 
-def test_an_interval_is_written_only_where_it_is_not_the_default() -> None:
-    """A setting would overrule the annotation emissions/interval."""
+SELECTING = ("app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component")
 
-    def names(value_set: str) -> set[str]:
-        return {one["name"] for one in injector_json(value_set)["container"]["env"]}
 
-    assert "EMISSIONS_INTERVAL" not in names("default")
-    assert "EMISSIONS_INTERVAL" in names("direct-blob")
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_every_pod_of_ours_runs_on_linux_nodes(value_set: str) -> None:
+    for document in render(value_set).documents:
+        for template in pod_templates(document):
+            assert template["spec"]["nodeSelector"]["kubernetes.io/os"] == "linux"
+
+
+def test_the_test_pod_runs_where_the_webhook_may_run() -> None:
+    test = render("everything").one("Pod", "-test")["spec"]
+    (webhook,) = pod_templates(render("everything").one("Deployment", "-webhook"))
+    assert test["tolerations"] == webhook["spec"]["tolerations"]
+    assert test["affinity"] == webhook["spec"]["affinity"]
+
+
+def test_a_service_that_is_not_ready_does_not_hold_up_the_drain_of_a_node() -> None:
+    for budget in render("blob").of_kind("PodDisruptionBudget"):
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+@pytest.mark.parametrize("mode", ["webhook", "policy", "none"])
+def test_what_inject_needs_is_in_the_cluster_in_each_mode(mode: str) -> None:
+    rendered = render("blob", f"--set=injection.mode={mode}")
+    content = json.loads(rendered.one("ConfigMap", "-injector")["data"]["injector.json"])
+    assert content["container"]["image"] == "registry.example.com/team/emissions-sidecar:0.1.0"
+
+
+def test_labels_of_ones_own_never_replace_those_that_select() -> None:
+    options = [
+        f"--set-string=collector.podLabels.{key.replace('.', chr(92) + '.')}=x" for key in SELECTING
+    ]
+    deployment = render("blob", *options).one("Deployment", "-collector")
+    (template,) = pod_templates(deployment)
+    assert (
+        deployment["spec"]["selector"]["matchLabels"].items()
+        <= template["metadata"]["labels"].items()
+    )
+
+
+def test_numbers_as_names_stay_text() -> None:
+    rendered = render(
+        "blob", "--set-string=nameOverride=123", "--set-string=injection.excludedNamespaces={2024}"
+    )
+    for document in rendered.documents:
+        assert document["metadata"]["labels"]["app.kubernetes.io/name"] == "123"
+    webhook, *_ = rendered.one("MutatingWebhookConfiguration")["webhooks"]
+    assert "2024" in webhook["namespaceSelector"]["matchExpressions"][0]["values"]
+
+
+def test_the_collector_may_not_get_pods_where_nothing_is_handed_over() -> None:
+    rules = render("blob", "--set=collector.handoverKey.mode=none").one("ClusterRole")["rules"]
+    assert {rule["resources"][0] for rule in rules} == {"tokenreviews", "nodes"}
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("http://azurite.dev:10000/account", 10000), ("http://azurite.dev", 80)]
+)
+def test_the_network_policy_lets_the_port_of_the_account_through(url: str, port: int) -> None:
+    policy = render("blob", f"--set=azure.storage.accountUrl={url}").one(
+        "NetworkPolicy", "-collector"
+    )
+    ports = [one["port"] for one in policy["spec"]["egress"][0]["ports"]]
+    assert port in ports
+    assert {53, 443, 6443} <= {*ports}
+
+
+def test_a_report_that_may_read_nothing_is_suspended() -> None:
+    account = "--set=azure.storage.accountUrl=https://a.blob.core.windows.net"
+    assert render("default", account).one("CronJob")["spec"]["suspend"] is True
+
+
+def test_cert_manager_renews_the_certificate_and_keeps_the_authority() -> None:
+    rendered = render("cert-manager", "--set=webhook.certs.issuerRef=null")
+    leaf = rendered.one("Certificate", "-webhook")["spec"]
+    authority = rendered.one("Certificate", "-webhook-ca")["spec"]
+    issuer = rendered.one("Issuer", "-webhook")["spec"]
+    assert authority["isCA"] is True
+    assert issuer == {"ca": {"secretName": authority["secretName"]}}
+    assert leaf["secretName"] != authority["secretName"]
+    root = rendered.one("Issuer", "-webhook-root")
+    assert authority["issuerRef"]["name"] == root["metadata"]["name"]
 
 
 def test_a_digest_wins_over_a_tag_and_the_sidecars_registry_over_the_common_one() -> None:
@@ -294,7 +369,7 @@ def test_every_document_carries_the_standard_labels() -> None:
 def test_policy_mode_has_neither_server_nor_certificate() -> None:
     kinds = {document["kind"] for document in render("policy").documents}
     assert {"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"} <= kinds
-    assert not {"MutatingWebhookConfiguration", "ConfigMap", "Secret"} & kinds
+    assert not {"MutatingWebhookConfiguration", "Secret"} & kinds
 
 
 @pytest.mark.parametrize("major", MAJORS)
@@ -320,11 +395,24 @@ def test_kubernetes_before_native_sidecars_is_refused(major: int) -> None:
     [
         ("sidecar.transport=collector", "sidecar.transport is collector, and there is none"),
         ("sidecar.transport=blob", "sidecar.transport is blob, and there is no storage"),
+        ("sidecar.volume.sizeLimit=32Mi", "must be at most 80 % of sidecar.volume.sizeLimit"),
+        ("sidecar.volume.limit=1Gi", "must be at most 80 % of sidecar.volume.sizeLimit"),
+        ("sidecar.resources.cpu=0m", "give 10m or more"),
+        ("sidecar.resources.memory=64k", "does not start with less than 32Mi"),
+        ("image.repository=my.azurecr.io/services", "set image.registry, or sidecar.image"),
+        ("injection.mode=policy", "set image.registry, or sidecar.image.registry"),
         (
             "webhook.certs.mode=existing",
             "set webhook.certs.existingSecret|set webhook.certs.caBundle",
         ),
-        ("sidecar.extraEnv[0].name=EMISSIONS_LISTEN", "EMISSIONS_LISTEN is the chart's own to set"),
+        (
+            "sidecar.extraEnv[0].name=EMISSIONS_LISTEN,sidecar.extraEnv[0].value=x",
+            "EMISSIONS_LISTEN is the chart's own to set",
+        ),
+        (
+            "sidecar.extraEnv[0].name=EMISSIONS_VOLUME_LIMIT,sidecar.extraEnv[0].value=1Gi",
+            "EMISSIONS_VOLUME_LIMIT is the chart's own to set",
+        ),
     ],
 )
 def test_values_that_contradict_one_another_are_told(option: str, message: str) -> None:
@@ -339,7 +427,8 @@ def test_the_notes_say_how_to_opt_in_how_to_check_and_what_is_missing() -> None:
     assert 'emissions/track: "true"' in notes
     assert "kubectl label namespace NAMESPACE emissions/track=true" in notes
     assert "helm test es" in notes
-    assert "WARNING: no storage" in notes
+    assert "WARNING: records stay on the volumes of the pods" in notes
+    assert "WARNING: image.registry is empty" in notes
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:

@@ -20,17 +20,19 @@ from tests.injector.pods_of_any_kind import NAMESPACES, pods
 pytestmark = pytest.mark.needs("helm")
 
 ALL_PODS = "--set=injection.namespaceOptIn=all"
+PULLABLE = "--set=image.registry=registry.example.com"
+"""Policy mode refuses an image that no node could pull."""
 
 
 @functools.cache
 def policy(value_set: str, *options: str) -> Policy:
-    rendered = render(value_set, *options, "--set=injection.mode=policy")
+    rendered = render(value_set, *options, PULLABLE, "--set=injection.mode=policy")
     return Policy(rendered.one("MutatingAdmissionPolicy"))
 
 
 @functools.cache
 def config(value_set: str) -> InjectConfig:
-    return InjectConfig.from_json(json.dumps(injector_json(value_set)))
+    return InjectConfig.from_json(json.dumps(injector_json(value_set, PULLABLE)))
 
 
 def as_api_server_sends(part: Any) -> Any:
@@ -70,11 +72,11 @@ def test_the_policy_does_to_each_pod_of_the_corpus_what_the_injector_does(one: C
 def test_the_policy_has_the_same_literals_as_injector_json_whatever_the_values(
     value_set: str,
 ) -> None:
-    pod = as_api_server_sends(case("plain").pod)
+    pod = as_api_server_sends(case("guaranteed-gpu").pod)
     result = by_policy(policy(value_set, ALL_PODS), pod, {})
     added, *_ = result["spec"]["initContainers"]
     requests = [one for one in added["env"] if one["name"].startswith("EMISSIONS_REQUESTS_")]
-    written = injector_json(value_set)
+    written = injector_json(value_set, PULLABLE)
     assert added == {
         **written["container"],
         "env": [*written["container"]["env"], *requests],
@@ -85,6 +87,18 @@ def test_the_policy_has_the_same_literals_as_injector_json_whatever_the_values(
         "EMISSIONS_REQUESTS_GPU",
     ]
     assert result["spec"]["volumes"][-len(written["volumes"]) :] == written["volumes"]
+
+
+@pytest.mark.parametrize("name", ["plain", "guaranteed-gpu", "host-network"])
+def test_gpus_are_shown_to_the_sidecars_of_pods_with_gpus_alone(name: str) -> None:
+    """A hardened node refuses a container that wants to see GPUs it was not given."""
+    pod = as_api_server_sends(case(name).pod)
+    gpus = "nvidia.com/gpu" in json.dumps(pod)
+    result = by_policy(policy("direct-blob", ALL_PODS), pod, {})
+    assert result == by_injector(pod, {}, config("direct-blob"))
+    env = {one["name"]: one.get("value") for one in result["spec"]["initContainers"][0]["env"]}
+    seen = (env.get("NVIDIA_VISIBLE_DEVICES"), env.get("NVIDIA_DRIVER_CAPABILITIES"))
+    assert seen == (("all", "utility") if gpus else (None, None))
 
 
 @given(pods(), NAMESPACES)

@@ -40,6 +40,35 @@ WRONG = (
     "report.schedule=daily",
     "collectors.replicas=2",
     "networkPolicy.egressPorts={0}",
+    "sidecar.interval=0s",
+    "sidecar.interval=48h",
+    "sidecar.clusterName= ",
+    "fullnameOverride=a.b",
+    "sidecar.extraEnv[0].name=A",
+    "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].value=x,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=metadata.name",
+    "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.secretKeyReff.name=x",
+    "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=spec.nothing",
+    "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.secretKeyRef.name=x,sidecar.extraEnv[0].valueFrom.secretKeyRef.key=y",
+)
+
+OPTIONAL = ",".join(
+    f"sidecar.extraEnv[0].{one}"
+    for one in (
+        "name=A",
+        "valueFrom.configMapKeyRef.name=x",
+        "valueFrom.configMapKeyRef.key=y",
+        "valueFrom.configMapKeyRef.optional=true",
+    )
+)
+
+RIGHT = (
+    "enabled=true",
+    "sidecar.resources.cpu=1",
+    "sidecar.resources.cpu=0.1",
+    "sidecar.interval=5m",
+    "metrics.podMonitor.interval=1h",
+    "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=metadata.annotations['a/b']",
+    OPTIONAL,
 )
 
 
@@ -74,6 +103,11 @@ def test_a_wrong_value_is_refused_with_its_place(wrong: str, major: int) -> None
     assert "values don't meet the specifications of the schema" in error
     section = wrong.partition("=")[0].split(".")[0]
     assert section in error
+
+
+@pytest.mark.parametrize("right", RIGHT)
+def test_a_good_value_is_taken(right: str) -> None:
+    assert render("default", f"--set={right}").documents
 
 
 def test_a_parent_chart_may_pass_global_values() -> None:

@@ -65,7 +65,11 @@ class RunningWebhook:
         self.tls = TlsFiles(directory / "tls.crt", directory / "tls.key")
         self.use(pair)
         metrics = InjectorMetrics(with_certificate=True)
-        given = {"config": CONFIG, "certificate": Served(self.tls.certificate), "metrics": metrics}
+        given = {
+            "config": CONFIG,
+            "certificate": Served(self.tls.certificate, self.tls.key),
+            "metrics": metrics,
+        }
         self.parts = Parts(**{**given, **parts})
         serving = Serving(
             host="127.0.0.1", port=0, tls=self.tls, drain_s=0, finish_s=5, tls_check_s=0.02

@@ -140,12 +140,22 @@ def test_a_volume_of_raw_blocks_is_not_taken_for_the_records() -> None:
     volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]
     given = pod({"emissions/volume": "disk"}, containers=[container], volumes=volumes)
     assert sidecar_of(given)["volumeMounts"] == CONFIG.container["volumeMounts"]
-    assert "no file system volume 'disk'" in inject(given, {}, CONFIG).warnings[0]
+    assert "no volume 'disk' that records" in inject(given, {}, CONFIG).warnings[0]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/var/run/emissions", "/var/run/emissions/", "/var/run/emissions/deep", "/var/run", "/var"],
+    [
+        "/var/run/emissions",
+        "/var/run/emissions/",
+        "/var/run/emissions/deep",
+        "/var/run",
+        "/var",
+        "/run",
+        "/run/emissions",
+        "var/run/emissions",
+        "/var//run/emissions",
+    ],
 )
 def test_a_container_with_a_mount_at_above_or_below_keeps_it(path) -> None:
     own = [{"name": "x", "mountPath": path}]
@@ -164,11 +174,89 @@ def test_a_container_with_a_mount_beside_gets_the_records() -> None:
 
 def test_hooks_other_than_pre_stop_stay_on_the_nodes_network() -> None:
     def change(content):
-        content["container"]["lifecycle"]["postStart"] = {"sleep": {"seconds": 0}}
+        content["container"]["lifecycle"]["stopSignal"] = "SIGTERM"
 
     container = sidecar_of(pod(hostNetwork=True), config_with(change))
-    assert container["lifecycle"] == {"postStart": {"sleep": {"seconds": 0}}}
+    assert container["lifecycle"] == {"stopSignal": "SIGTERM"}
     assert "livenessProbe" not in container
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_pod_that_listens_on_the_sidecars_port_keeps_it(kind) -> None:
+    """The sidecar starts first: the other would find its port taken."""
+    one = {"name": "a", "ports": [{"containerPort": 9877}]}
+    given = pod(
+        **{kind: [one], **({} if kind == "containers" else {"containers": [{"name": "b"}]})}
+    )
+    container = sidecar_of(given)
+    assert not {"livenessProbe", "lifecycle"} & container.keys()
+    assert "EMISSIONS_LISTEN" not in {entry["name"] for entry in container["env"]}
+
+
+OTHER_VOLUMES = {
+    "secret": {"secret": {"secretName": "x"}},
+    "configMap": {"configMap": {"name": "x"}},
+    "projected": {"projected": {"sources": []}},
+    "read-only claim": {"persistentVolumeClaim": {"claimName": "x", "readOnly": True}},
+    "memory": {"emptyDir": {"medium": "Memory"}},
+    "small": {"emptyDir": {"sizeLimit": "8Mi"}},
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_VOLUMES)
+def test_a_volume_that_cannot_take_the_records_is_not_taken_for_them(kind) -> None:
+    """A sidecar that fills a small emptyDir would have the pod evicted."""
+    given = pod({"emissions/volume": "mine"}, volumes=[{"name": "mine", **OTHER_VOLUMES[kind]}])
+    assert sidecar_of(given)["volumeMounts"] == CONFIG.container["volumeMounts"]
+    assert (
+        "no volume 'mine' that records can be written to" in inject(given, {}, CONFIG).warnings[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "volume", [{"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {}}, {"nfs": {}}]
+)
+def test_a_volume_with_room_is_taken_for_the_records(volume) -> None:
+    given = pod({"emissions/volume": "mine"}, volumes=[{"name": "mine", **volume}])
+    assert "mine" in {mount["name"] for mount in sidecar_of(given)["volumeMounts"]}
+
+
+WINDOWS = {
+    "affinity": {
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [
+                                {"key": "kubernetes.io/os", "operator": "In", "values": ["windows"]}
+                            ]
+                        }
+                    ]
+                }
+            }
+        }
+    },
+    "pod": {"securityContext": {"windowsOptions": {"runAsUserName": "x"}}},
+    "container": {
+        "containers": [{"name": "a", "securityContext": {"windowsOptions": {"hostProcess": True}}}]
+    },
+}
+
+
+@pytest.mark.parametrize("place", WINDOWS)
+def test_a_pod_for_windows_is_left_alone_wherever_it_says_so(place) -> None:
+    assert inject(pod(**WINDOWS[place]), {}, CONFIG).reason is Reason.WINDOWS
+
+
+def test_the_patch_of_a_large_pod_does_not_copy_the_pod() -> None:
+    """A second of copying would hold up the pods of everybody else."""
+    tolerations = [{"key": "a"}]
+    given = pod(tolerations=tolerations, volumes=[{"name": "mine"}])
+    before = copy.deepcopy(given)
+    result = injected(given)
+    assert result["spec"]["tolerations"] is tolerations
+    assert given == before
 
 
 def test_a_sidecar_that_writes_to_blob_itself_keeps_the_pods_identity() -> None:

@@ -1,5 +1,6 @@
 """Manifests: what is injected, and what of the text stays as it is."""
 
+import dataclasses
 import json
 
 import pytest
@@ -231,3 +232,33 @@ def test_any_text_is_kept_or_refused(pieces) -> None:
         assert "line" in str(error)
     else:
         assert result.text == text
+
+
+def test_text_that_yaml_1_1_reads_otherwise_is_quoted() -> None:
+    """kubectl reads YAML 1.1, in which NO is false: Norway's code would be no country."""
+    sidecar = {**CONFIG.container, "env": [{"name": "EMISSIONS_COUNTRY", "value": "NO"}]}
+    config = dataclasses.replace(CONFIG, container=sidecar)
+    text = inject_manifest(JOB, lambda pod: inject(pod, TRACKED, config)).text
+    assert "value: 'NO'" in text
+
+
+@pytest.mark.parametrize(
+    "scalar", ["2024-01-01T10:00:00.5Z", "1_2.5", "1e-400", "0.10", "2024-01-01"]
+)
+def test_numbers_and_times_of_the_user_keep_their_spelling(scalar) -> None:
+    text = JOB.replace("backoffLimit: 0", f"other: {scalar}")
+    assert f"other: {scalar}\n" in written(text).text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [('{"a": 1e400}', "no number that JSON can hold"), ('{"a": 1, "a": 2}', "stands twice")],
+)
+def test_json_that_could_not_be_written_again_is_refused(text, told) -> None:
+    with pytest.raises(ManifestError, match=told):
+        written(text)
+
+
+def test_a_lone_surrogate_in_json_stays_escaped() -> None:
+    pod = {"kind": "Pod", "spec": {"containers": [{"name": "a", "image": "\ud800"}]}}
+    assert "\\ud800" in written(json.dumps(pod)).text

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def expiry_s(certificate) -> float:
 
 
 def test_it_is_ready_until_its_certificate_has_expired(start, tmp_path) -> None:
-    old = Certificate(expired_in(tmp_path))
+    old = Certificate(*expired_in(tmp_path))
     webhook = start(certificate=old)
     answer = webhook.get("/readyz")
     assert answer.status_code == 503
@@ -91,7 +92,7 @@ def test_it_is_ready_with_a_certificate_that_is_valid(webhook) -> None:
 
 def test_a_certificate_that_cannot_be_read_leaves_what_was_known(certificates) -> None:
     file = certificates[0].cert_file
-    served = Certificate(file)
+    served = Certificate(file, certificates[0].key_file)
     known = served.expiry_s()
     assert known == expiry_s(certificates[0])
     file.write_text("torn")
@@ -101,10 +102,27 @@ def test_a_certificate_that_cannot_be_read_leaves_what_was_known(certificates) -
     assert served.obstacle() is None
 
 
+def test_a_certificate_whose_key_is_another_is_not_taken_for_the_one_served(
+    certificates, tmp_path
+) -> None:
+    first, _ = certificates
+    file, key = tmp_path / "tls.crt", tmp_path / "tls.key"
+    shutil.copy(first.cert_file, file)
+    shutil.copy(first.key_file, key)
+    served = Certificate(file, key)
+    known = served.expiry_s()
+    shutil.copy(expired_in(tmp_path)[0], file)
+    assert served.expiry_s() == known
+
+
 def expired_in(directory):
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([])
@@ -114,7 +132,9 @@ def expired_in(directory):
     builder = builder.not_valid_after(first + datetime.timedelta(days=1))
     file = directory / "expired.pem"
     file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
-    return file
+    key_file = directory / "expired.key"
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return file, key_file
 
 
 def test_a_body_that_is_too_long_is_refused_and_counted(start) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import ssl
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -54,8 +55,11 @@ def admitted_pod() -> dict:
         },
     )
     context = ssl.create_default_context(cafile=ACCOUNT / "ca.crt")
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:  # noqa: S310 - https
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=30, context=context) as answer:  # noqa: S310
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise SystemExit(f"the Kubernetes API answers {error.code}: {error.read()[:500]!r}") from error
 
 
 for _ in range(TRIES):  # a policy takes a moment until it is heard of

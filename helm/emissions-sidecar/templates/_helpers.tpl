@@ -19,8 +19,8 @@ app.kubernetes.io/part-of: emissions-sidecar
 {{- end }}
 
 {{- define "emissions-sidecar.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "emissions-sidecar.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "emissions-sidecar.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | trunc 63 | trimSuffix "-" | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
@@ -78,14 +78,10 @@ automountServiceAccountToken: false
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- $labels := include "emissions-sidecar.labels" . | fromYaml }}
+{{- if include "emissions-sidecar.clientId" . }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end }}
 labels:
-  {{- include "emissions-sidecar.labels" . | nindent 2 }}
-  {{- if include "emissions-sidecar.clientId" . }}
-  azure.workload.identity/use: "true"
-  {{- end }}
-  {{- with $values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- merge $labels $values.podLabels | toYaml | nindent 2 }}
 {{- end }}
 
 {{- /* What all pods of this release have in common. */}}
@@ -103,18 +99,7 @@ imagePullSecrets:
 {{- with $values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with $values.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- include "emissions-sidecar.placement" $values }}
 {{- if hasKey $values "topologySpreadConstraints" }}
 topologySpreadConstraints:
 {{- with $values.topologySpreadConstraints }}
@@ -129,6 +114,20 @@ topologySpreadConstraints:
         {{- include "emissions-sidecar.selectorLabels" $ | nindent 8 }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Where pods run; the images are for Linux, and pools of Windows nodes have no taint. */}}
+{{- define "emissions-sidecar.placement" }}
+nodeSelector:
+  {{- merge (deepCopy .nodeSelector) (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 

@@ -15,9 +15,42 @@ What depends on the pod is added by the injector, or by the policy.
 {{- $transport -}}
 {{- end }}
 
-{{- define "emissions-sidecar.sidecar.container" -}}
+{{- /* A quantity of Kubernetes as a number. */}}
+{{- define "emissions-sidecar.amount" -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $units := dict "" 1.0 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- mulf (float64 $number) (index $units (trimPrefix $number .)) -}}
+{{- end }}
+
+{{- define "emissions-sidecar.sidecar.memory" -}}
 {{- $transport := include "emissions-sidecar.sidecar.transport" . -}}
-{{- $memory := .Values.sidecar.resources.memory | default (ternary "128Mi" "64Mi" (eq $transport "blob")) -}}
+{{- .Values.sidecar.resources.memory | default (ternary "128Mi" "64Mi" (eq $transport "blob")) -}}
+{{- end }}
+
+{{- /* What is refused here would hold up, or end, every pod that has the sidecar. */}}
+{{- define "emissions-sidecar.sidecar.check" -}}
+{{- $sidecar := .Values.sidecar -}}
+{{- $size := include "emissions-sidecar.amount" $sidecar.volume.sizeLimit | float64 -}}
+{{- if gt (include "emissions-sidecar.amount" $sidecar.volume.limit | float64) (mulf 0.8 $size) -}}
+{{- fail (printf "sidecar.volume.limit (%s) must be at most 80 %% of sidecar.volume.sizeLimit (%s): Kubernetes evicts a pod whose volume is fuller than that" $sidecar.volume.limit $sidecar.volume.sizeLimit) -}}
+{{- end -}}
+{{- if lt (include "emissions-sidecar.amount" (toString $sidecar.resources.cpu) | float64) 0.01 -}}
+{{- fail (printf "sidecar.resources.cpu is %s; give 10m or more" (toString $sidecar.resources.cpu)) -}}
+{{- end -}}
+{{- $memory := include "emissions-sidecar.sidecar.memory" . -}}
+{{- if lt (include "emissions-sidecar.amount" $memory | float64) 33554432.0 -}}
+{{- fail (printf "sidecar.resources.memory is %s; the sidecar does not start with less than 32Mi" $memory) -}}
+{{- end -}}
+{{- $named := or $sidecar.image.registry .Values.image.registry (contains "/" $sidecar.image.repository) -}}
+{{- if and (not $named) (or (eq .Values.injection.mode "policy") (contains "/" .Values.image.repository)) -}}
+{{- fail (printf "nodes would look for the sidecar's image %s where their container runtime looks, and pods that cannot pull it do not start: set image.registry, or sidecar.image.registry" $sidecar.image.repository) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "emissions-sidecar.sidecar.container" -}}
+{{- include "emissions-sidecar.sidecar.check" . -}}
+{{- $transport := include "emissions-sidecar.sidecar.transport" . -}}
+{{- $memory := include "emissions-sidecar.sidecar.memory" . -}}
 name: emissions-sidecar
 image: {{ include "emissions-sidecar.image" (dict "root" . "image" .Values.sidecar.image) | quote }}
 imagePullPolicy: {{ .Values.sidecar.image.pullPolicy }}
@@ -47,21 +80,21 @@ env:
   - name: EMISSIONS_GPU_SOURCE
     value: {{ .Values.sidecar.gpu.source }}
   {{- end }}
-  {{- /* The setting would overrule the annotation emissions/interval, so the default is not written. */}}
-  {{- if ne .Values.sidecar.interval "15s" }}
   - name: EMISSIONS_INTERVAL
     value: {{ .Values.sidecar.interval | quote }}
-  {{- end }}
   {{- with .Values.sidecar.clusterName }}
   - name: EMISSIONS_CLUSTER
     value: {{ . | quote }}
   {{- end }}
+  {{- /* Left away again where a pod asks for no GPU: a hardened node refuses such a container. */}}
   {{- if eq .Values.sidecar.gpu.source "nvml" }}
   - name: NVIDIA_VISIBLE_DEVICES
     value: all
+  - name: NVIDIA_DRIVER_CAPABILITIES
+    value: utility
   {{- end }}
   {{- range .Values.sidecar.extraEnv }}
-  {{- if regexMatch "^EMISSIONS_(LISTEN|VOLUME|TRANSPORT|REQUESTS_(CPU|MEMORY|GPU))$" .name }}
+  {{- if regexMatch "^(EMISSIONS_(LISTEN|VOLUME|VOLUME_LIMIT|TRANSPORT|INTERVAL|REQUESTS_(CPU|MEMORY|GPU))|NVIDIA_.*)$" .name }}
   {{- fail (printf "sidecar.extraEnv: %s is the chart's own to set; remove it" .name) }}
   {{- end }}
   - {{ toJson . }}
@@ -80,10 +113,10 @@ env:
   {{- end }}
 resources:
   requests:
-    cpu: {{ .Values.sidecar.resources.cpu | quote }}
+    cpu: {{ .Values.sidecar.resources.cpu | toString | quote }}
     memory: {{ $memory | quote }}
   limits:
-    cpu: {{ .Values.sidecar.resources.cpu | quote }}
+    cpu: {{ .Values.sidecar.resources.cpu | toString | quote }}
     memory: {{ $memory | quote }}
 livenessProbe:
   httpGet:
@@ -150,7 +183,7 @@ volumeMounts:
   operator: NotIn
   values:
     {{- range concat (list "kube-system" "kube-public" "kube-node-lease") .Values.injection.excludedNamespaces | uniq }}
-    - {{ . }}
+    - {{ . | quote }}
     {{- end }}
 - key: control-plane
   operator: NotIn
@@ -162,7 +195,7 @@ volumeMounts:
 
 {{- /* This release's own pods never wait for the sidecar. */}}
 {{- define "emissions-sidecar.podExpressions" -}}
-- key: app.kubernetes.io/name
+- key: app.kubernetes.io/part-of
   operator: NotIn
-  values: [{{ include "emissions-sidecar.name" . }}]
+  values: [emissions-sidecar]
 {{- end }}

@@ -52,7 +52,7 @@ expression; maps of quantities are plain maps. What is longer than a line is bro
 {{- $container := omit (include "emissions-sidecar.sidecar.container" .root | fromYaml) "livenessProbe" "lifecycle" -}}
 {{- $env := list -}}
 {{- range $container.env -}}
-{{- if ne .name "EMISSIONS_LISTEN" }}{{ $env = append $env . }}{{ end -}}
+{{- if not (or (eq .name "EMISSIONS_LISTEN") (hasPrefix "NVIDIA_" .name)) }}{{ $env = append $env . }}{{ end -}}
 {{- end -}}
 {{- range $pair := list
       (list "EMISSIONS_REQUESTS_CPU" "string(variables.cpuMillicores) + \"m\"")

@@ -1,5 +1,7 @@
 {{- define "emissions-sidecar.webhook.secretName" -}}
-{{- $own := printf "%s-webhook-tls" (include "emissions-sidecar.fullname" .) -}}
+{{- /* Two names: what cert-manager made is not Helm's, and Helm would refuse to take it over. */ -}}
+{{- $suffix := ternary "cert" "tls" (eq .Values.webhook.certs.mode "cert-manager") -}}
+{{- $own := printf "%s-webhook-%s" (include "emissions-sidecar.fullname" .) $suffix -}}
 {{- ternary .Values.webhook.certs.existingSecret $own (eq .Values.webhook.certs.mode "existing") -}}
 {{- end }}
 
