@@ -302,7 +302,21 @@ class _Injection:
         ]
         if volumes:
             operations += append(spec.get("volumes"), volumes, "spec", "volumes")
-        return [*operations, *self._shown_to_user_containers()]
+        return [*operations, *self._shared_processes(), *self._shown_to_user_containers()]
+
+    def _shared_processes(self) -> list[Operation]:
+        """Let the sidecar see the processes of the pod, where that is asked for and possible."""
+        asked = self._valid.get("share-process-namespace") == "true"
+        already = self._spec.get("shareProcessNamespace")
+        if not asked or already is True:
+            return []
+        if already is not None or self._spec.get("hostPID") is True:
+            self._warnings.append(
+                "emissions/share-process-namespace: the pod's own hostPID or shareProcessNamespace "
+                "stays as it is"
+            )
+            return []
+        return [Operation(op="add", path=pointer("spec", "shareProcessNamespace"), value=True)]
 
     def _container(self) -> dict[str, Any]:
         container = dict(self._config.container)

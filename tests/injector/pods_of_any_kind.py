@@ -27,7 +27,46 @@ PATHS = st.sampled_from(
         "/var/run",
         "/var/run/emissions/x",
         "/va",
+        "/",
+        "/run",
+        "/run/emissions/x",
+        "/run/user",
+        "/var//run/emissions",
+        "var/run",
     ]
+)
+
+
+WINDOWS = {"windowsOptions": {"runAsUserName": "x"}}
+VOLUME_KINDS = st.sampled_from(
+    [
+        {"emptyDir": {}},
+        {"emptyDir": {}},
+        {"emptyDir": {"sizeLimit": "1Gi"}},
+        {"emptyDir": {"sizeLimit": "1Mi"}},
+        {"emptyDir": {"medium": "Memory"}},
+        {"secret": {"secretName": "x"}},
+        {"persistentVolumeClaim": {"claimName": "x"}},
+        {"persistentVolumeClaim": {"claimName": "x", "readOnly": True}},
+        {"nfs": {"server": "x", "path": "/", "readOnly": False}},
+    ]
+)
+AFFINITIES = st.sampled_from(["In", "NotIn"]).flatmap(
+    lambda operator: st.sampled_from(["kubernetes.io/os", "x"]).map(
+        lambda key: {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {
+                            "matchExpressions": [
+                                {"key": key, "operator": operator, "values": ["linux", "windows"]}
+                            ]
+                        }
+                    ]
+                }
+            }
+        }
+    )
 )
 
 
@@ -50,6 +89,13 @@ def containers(volume_names, resources=RESOURCES):
             "env": maybe(
                 st.lists(st.fixed_dictionaries({"name": TEXT, "value": TEXT}), max_size=2)
             ),
+            "ports": maybe(
+                st.lists(
+                    st.fixed_dictionaries({"containerPort": st.sampled_from([80, 9877])}),
+                    max_size=2,
+                )
+            ),
+            "securityContext": maybe(st.sampled_from([{}, {"runAsNonRoot": True}, WINDOWS])),
             "fieldToCome": JSON,
         },
     )
@@ -61,6 +107,7 @@ ANNOTATIONS = st.fixed_dictionaries(
         "emissions/track": st.sampled_from(["true", "true", "true", "false", "yes", ""]),
         "emissions/mount": st.sampled_from(["true", "false", "/somewhere", "x"]),
         "emissions/volume": st.sampled_from(["data", "emissions", "absent", "B@d"]),
+        "emissions/share-process-namespace": st.sampled_from(["true", "false", " true "]),
         "emissions/status": st.sampled_from(["injected", "skipped: x"]),
         "emissions/injector": st.sampled_from(["0.0.1", "0.1.0"]),
         "emissions/project": TEXT,
@@ -78,7 +125,7 @@ def pods(draw, resources=RESOURCES):
     """A pod; lists and objects may be absent, null or empty."""
     names = draw(st.lists(NAMES | st.just("data"), unique=True, max_size=3))
     names += ["data"] if "data" not in names else []
-    volumes = [{"name": name, "emptyDir": {}} for name in names]
+    volumes = [{"name": name, **draw(VOLUME_KINDS)} for name in names]
     one = containers(names, resources)
     spec = draw(
         st.fixed_dictionaries(
@@ -87,6 +134,10 @@ def pods(draw, resources=RESOURCES):
                 "initContainers": maybe(st.lists(one, max_size=2)),
                 "volumes": st.just(volumes) | maybe(st.just([])),
                 "hostNetwork": st.booleans(),
+                "hostPID": st.booleans(),
+                "shareProcessNamespace": st.booleans(),
+                "affinity": maybe(AFFINITIES),
+                "securityContext": maybe(st.sampled_from([{}, {"fsGroup": 1}, WINDOWS])),
                 "restartPolicy": st.just("Never"),
                 "nodeSelector": maybe(st.sampled_from([{}, {"kubernetes.io/os": "linux"}])),
                 "fieldToCome": JSON,

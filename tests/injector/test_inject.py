@@ -193,6 +193,24 @@ def test_a_pod_that_listens_on_the_sidecars_port_keeps_it(kind) -> None:
     assert "EMISSIONS_LISTEN" not in {entry["name"] for entry in container["env"]}
 
 
+SHARED = {"emissions/share-process-namespace": "true"}
+
+
+def test_the_process_namespace_is_shared_where_that_is_asked_for() -> None:
+    assert injected(pod(SHARED))["spec"]["shareProcessNamespace"] is True
+    assert "shareProcessNamespace" not in injected(pod())["spec"]
+
+
+@pytest.mark.parametrize("own", [{"hostPID": True}, {"shareProcessNamespace": False}])
+def test_what_the_pod_says_itself_of_process_namespaces_stays(own) -> None:
+    """Kubernetes refuses a pod with both."""
+    given = pod(SHARED, **own)
+    spec = injected(given)["spec"]
+    assert own.items() <= spec.items()
+    assert "shareProcessNamespace" not in spec or "shareProcessNamespace" in own
+    assert "stays as it is" in inject(given, {}, CONFIG).warnings[0]
+
+
 OTHER_VOLUMES = {
     "secret": {"secret": {"secretName": "x"}},
     "configMap": {"configMap": {"name": "x"}},
