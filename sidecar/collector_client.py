@@ -1,30 +1,46 @@
 """The collector as a sidecar asks it: HTTP with the pod's own token, bounded in time and bytes.
 
-Whoever answers is not trusted, and the token goes nowhere else: requests' adapter is used without
-a session, so that no proxy, netrc file or CA of the environment and no redirect is ever followed.
+Whoever answers is not trusted, and the token goes nowhere else.
 """
 
-import errno
 import json
-import os
 import re
-import socket
-import ssl
-import stat
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import Any, Final
 
-if TYPE_CHECKING:  # loaded only where a collector is asked
-    from requests import Response
-    from requests.adapters import HTTPAdapter
+from sidecar import bounded_http
+from sidecar.bounded_http import (
+    TEXT_CHARACTERS_MAX,
+    Limits,
+    NoAnswerError,
+    Request,
+    TokenError,
+    one_line,
+    shown_path,
+)
+
+__all__ = [
+    "ANSWER_BYTES_MAX",
+    "CONNECT_TIMEOUT_S",
+    "HANDOVER_HEADER",
+    "NODE_PATH",
+    "RECEIPT_HEADER",
+    "RETRY_AFTER_MAX_S",
+    "SEGMENTS_PATH",
+    "TEXT_CHARACTERS_MAX",
+    "Answer",
+    "CollectorClient",
+    "CollectorError",
+    "CollectorTokenError",
+    "is_receipt",
+    "one_line",
+    "parse_retry_after_s",
+    "read_token",
+]
 
 SEGMENTS_PATH: Final = "/v1/segments"
 NODE_PATH: Final = "/v1/node"
@@ -38,12 +54,13 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 """Of a body; the collector's have some hundred bytes. http.client bounds the headers."""
 
 RETRY_AFTER_MAX_S: Final = 3600.0
-TEXT_CHARACTERS_MAX: Final = 300
-"""Of a foreign text in one of our messages."""
-
-_TOKEN_BYTES_MAX: Final = 16 * 1024
-_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
-"""`b64token` of RFC 6750 §2.1. Anything else would not be a header's value either."""
+_ADVICE: Final[Mapping[str, str]] = {
+    "look-up": "is the host in EMISSIONS_COLLECTOR_URL right?",
+    "refused": "is the collector running and ready?",
+}
+_ADVICE_ELSE: Final = (
+    "is the collector running, and EMISSIONS_COLLECTOR_URL right (https:// or http://)?"
+)
 
 _RECEIPT: Final = re.compile(r"[!-~]{1,4096}")
 _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
@@ -115,86 +132,52 @@ class CollectorClient:
         return self._ask(_Question("GET", NODE_PATH), timeout_s)
 
     def _ask(self, question: "_Question", timeout_s: float) -> Answer:
-        """Ask within about `timeout_s` seconds; only the look-up of the host may take longer."""
-        from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
+        """Ask within `timeout_s` seconds, the look-up of the host included."""
         token = read_token(self.token_file)
         if timeout_s <= 0:
             raise CollectorError(f"{self.url} was not asked: no time left")
-        failure: Exception | None = None
-        with _Deadline(timeout_s, self.url) as deadline:
-            try:
-                raw = self._exchange(question, token, deadline)
-            except (OSError, HTTPError, ValueError) as error:  # requests' errors are OSErrors
-                failure = error
-            expired = deadline.expired
-        if expired or failure is not None:
-            text = self._too_slow(timeout_s) if expired else self._trouble(failure, timeout_s)
-            raise CollectorError(text) from failure
-        secrets = (token, question.headers.get(HANDOVER_HEADER, ""))
-        return _answer(raw, [secret.encode() for secret in secrets if secret])
-
-    def _exchange(self, question: "_Question", token: str, deadline: "_Deadline") -> "_RawAnswer":
-        from requests import Request  # noqa: PLC0415
-
         headers = {
             **question.headers,
             "Authorization": f"Bearer {token}",
             "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "Connection": "close",
-            "User-Agent": "emissions-sidecar",
         }
         request = Request(
-            question.method, self.url + question.path, headers=headers, data=question.content
-        ).prepare()
-        left_s = deadline.left_s
-        with (
-            closing(_adapter(deadline)) as adapter,
-            adapter.send(
-                request,
-                stream=True,
-                timeout=(min(CONNECT_TIMEOUT_S, left_s), left_s),
-                verify=True if self.ca_file is None else str(self.ca_file),
-            ) as response,
-        ):
-            return _RawAnswer(response.status_code, response.headers, _body(response))
-
-    def _too_slow(self, timeout_s: float) -> str:
-        return (
-            f"{self.url} did not answer completely within {round(timeout_s, 1):g} s; is it "
-            "overloaded, or a NetworkPolicy in the way?"
+            question.method, self.url + question.path, headers, question.content, self.ca_file
         )
+        limits = Limits(timeout_s, CONNECT_TIMEOUT_S, ANSWER_BYTES_MAX)
+        secrets = (token, question.headers.get(HANDOVER_HEADER, ""))
+        to_hide = [secret.encode() for secret in secrets if secret]
+        try:
+            return bounded_http.exchange(request, limits, lambda raw: _answer(raw, to_hide))
+        except NoAnswerError as error:
+            raise CollectorError(self._trouble(error, timeout_s)) from error
 
-    def _trouble(self, error: Exception | None, timeout_s: float) -> str:
+    def _trouble(self, error: NoAnswerError, timeout_s: float) -> str:
         """Say in one line why there is no answer, and what to do."""
-        from requests import ConnectTimeout, Timeout  # noqa: PLC0415
-        from urllib3.exceptions import TimeoutError as PoolTimeout  # noqa: PLC0415
-
-        cause = _cause(error)
-        if isinstance(cause, ssl.SSLError):
-            return self._tls_trouble(cause)
-        if isinstance(error, ConnectTimeout):
+        if error.fault == "slow":
+            return (
+                f"{self.url} did not answer completely within {round(timeout_s, 1):g} s; is it "
+                "overloaded, or a NetworkPolicy in the way?"
+            )
+        if error.fault == "connect":
             patience_s = min(CONNECT_TIMEOUT_S, round(timeout_s, 1))
             return (
                 f"{self.url} could not be reached within {patience_s:g} s; is a NetworkPolicy in the "
                 "way, or EMISSIONS_COLLECTOR_URL wrong?"
             )
-        if isinstance(cause, TimeoutError) or isinstance(error, Timeout | PoolTimeout):
-            return self._too_slow(timeout_s)
-        ca_file = self.ca_file if self.url.startswith("https:") else None
-        if ca_file is not None and not os.access(ca_file, os.R_OK):
-            return f"CA file {_shown(ca_file)} cannot be read; check EMISSIONS_COLLECTOR_CA_FILE"
-        return f"{self.url}: {_why(cause or error)}; {_advice(cause)}"
-
-    def _tls_trouble(self, cause: ssl.SSLError) -> str:
-        trusted = "not set" if self.ca_file is None else _shown(self.ca_file)
-        told = getattr(cause, "verify_message", "") or cause.reason or _why(cause)
-        return (
-            f"{self.url}: no TLS connection: {one_line(str(told))}; check that "
-            f"EMISSIONS_COLLECTOR_CA_FILE ({trusted}) holds the authority of the collector's "
-            "certificate, and the certificate's names and dates"
-        )
+        if error.fault == "ca-file" and self.ca_file is not None:
+            shown = shown_path(self.ca_file)
+            return f"CA file {shown} cannot be read; check EMISSIONS_COLLECTOR_CA_FILE"
+        if error.fault == "tls":
+            trusted = "not set" if self.ca_file is None else shown_path(self.ca_file)
+            return (
+                f"{self.url}: no TLS connection: {error}; check that "
+                f"EMISSIONS_COLLECTOR_CA_FILE ({trusted}) holds the authority of the collector's "
+                "certificate, and the certificate's names and dates"
+            )
+        if error.fault == "not-asked":
+            return f"{self.url} was not asked: {error}"
+        return f"{self.url}: {error}; {_ADVICE.get(error.fault, _ADVICE_ELSE)}"
 
 
 def is_receipt(text: str) -> bool:
@@ -204,26 +187,13 @@ def is_receipt(text: str) -> bool:
 
 def read_token(path: Path) -> str:
     """Return the token in this file. Raises CollectorTokenError, never with the content in it."""
-    what_to_do = (
-        "mount a projected service account token there, or set EMISSIONS_COLLECTOR_TOKEN_FILE"
-    )
     try:
-        content = _read_regular(path, _TOKEN_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
+        return bounded_http.read_token(path)
+    except TokenError as error:
         raise CollectorTokenError(
-            f"token file {_shown(path)} cannot be read: {_why(error)}; {what_to_do}"
+            f"{error}; mount a projected service account token there, or set "
+            "EMISSIONS_COLLECTOR_TOKEN_FILE"
         ) from error
-    token = content.strip()
-    fault = ""
-    if not token:
-        fault = "is empty"
-    elif len(content) > _TOKEN_BYTES_MAX:
-        fault = f"is longer than {_TOKEN_BYTES_MAX} bytes"
-    elif not _TOKEN.fullmatch(token):
-        fault = "holds characters that no token has"
-    if fault:
-        raise CollectorTokenError(f"token file {_shown(path)} {fault}; {what_to_do}")
-    return token.decode()
 
 
 def parse_retry_after_s(text: str, now: datetime) -> float | None:
@@ -240,12 +210,6 @@ def parse_retry_after_s(text: str, now: datetime) -> float | None:
     return min(max((moment - now).total_seconds(), 0.0), RETRY_AFTER_MAX_S)
 
 
-def one_line(text: str) -> str:
-    """Foreign text as it may stand in a message: one line, printable ASCII, shortened."""
-    escaped = ascii(" ".join(text[: 4 * TEXT_CHARACTERS_MAX].split()))[1:-1]
-    return escaped if len(escaped) <= TEXT_CHARACTERS_MAX else escaped[:TEXT_CHARACTERS_MAX] + "..."
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
     method: str
@@ -254,120 +218,9 @@ class _Question:
     content: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _RawAnswer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class _Deadline:
-    """Ends a connection when its time is up, whatever it is doing.
-
-    A socket's timeout alone starts anew with every byte: a server that drips would be read for
-    ever. A duplicate of the descriptor is shut down, because TLS takes over the socket itself.
-    """
-
-    def __init__(self, timeout_s: float, url: str) -> None:
-        self._ends_s = time.monotonic() + timeout_s
-        self._url = url
-        self._lock = threading.Lock()
-        self._duplicates: list[socket.socket] = []
-        self._timer = threading.Timer(timeout_s, self._expire)
-        self._timer.daemon = True
-        self.expired = False
-
-    @property
-    def left_s(self) -> float:
-        return max(0.001, self._ends_s - time.monotonic())
-
-    def watch(self, connected: socket.socket) -> None:
-        """Watch over a connection from now on; sending is bounded as well."""
-        connected.settimeout(self.left_s)
-        duplicate = socket.fromfd(connected.fileno(), connected.family, connected.type)
-        with self._lock:
-            self._duplicates.append(duplicate)
-            if self.expired:
-                _shut_down(duplicate)
-
-    def _expire(self) -> None:
-        with self._lock:
-            self.expired = True
-            for duplicate in self._duplicates:
-                _shut_down(duplicate)
-
-    def __enter__(self) -> Self:
-        try:
-            self._timer.start()
-        except RuntimeError as error:  # no more threads allowed here
-            raise CollectorError(f"{self._url} was not asked: {_why(error)}") from error
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        with self._lock:
-            for duplicate in self._duplicates:
-                duplicate.close()
-            self._duplicates.clear()
-
-
-def _shut_down(connected: socket.socket) -> None:
-    with suppress(OSError):  # the other side was quicker
-        connected.shutdown(socket.SHUT_RDWR)
-
-
-def _adapter(deadline: _Deadline) -> "HTTPAdapter":
-    """Return requests' way to send one request, its connections watched over by the deadline."""
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415
-    from urllib3.connection import HTTPConnection, HTTPSConnection  # noqa: PLC0415
-    from urllib3.connectionpool import HTTPConnectionPool  # noqa: PLC0415
-
-    class Plain(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            deadline.watch(self.sock)
-
-    class Secure(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            deadline.watch(self.sock)
-
-    class Watched(HTTPAdapter):
-        def get_connection_with_tls_context(
-            self,
-            *args: Any,  # noqa: ANN401 - handed on as they are
-            **options: Any,  # noqa: ANN401
-        ) -> HTTPConnectionPool:
-            pool = super().get_connection_with_tls_context(*args, **options)
-            watched = cast("HTTPConnectionPool", pool)
-            watched.ConnectionCls = Secure if watched.scheme == "https" else Plain
-            return watched
-
-    return Watched(max_retries=0)
-
-
-def _body(response: "Response") -> bytes:
-    """Read a little more than is allowed at most; raises where the body is cut short.
-
-    To the end: that one is missing is told by the read that finds nothing more.
-    """
-    body = b""
-    while left := ANSWER_BYTES_MAX + 1 - len(body):
-        piece = response.raw.read(left, decode_content=False)
-        if not piece:
-            break
-        body += piece
-    return body
-
-
-def _answer(raw: _RawAnswer, secrets: list[bytes]) -> Answer:
+def _answer(raw: bounded_http.Answer, secrets: list[bytes]) -> Answer:
     """Take from an answer what is ours to take; a secret that comes back is not repeated."""
-    body = raw.body
+    body = b"".join(raw.pieces)
     for secret in secrets:
         body = body.replace(secret, b"[secret]")
     payload, problem = _json_object(body)
@@ -401,44 +254,3 @@ def _http_date(text: str) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def _read_regular(path: Path, limit_bytes: int) -> bytes:
-    """Read a file, but no pipe or device: those may never end, or never begin."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return os.read(descriptor, limit_bytes)
-    finally:
-        os.close(descriptor)
-
-
-def _cause(error: BaseException | None) -> OSError | None:
-    """Return the system's own error below those of requests and urllib3; None where there is none."""
-    from requests import RequestException  # noqa: PLC0415
-
-    for _ in range(20):
-        if isinstance(error, OSError) and not isinstance(error, RequestException):
-            return error
-        if error is None:
-            return None
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _advice(cause: OSError | None) -> str:
-    if isinstance(cause, socket.gaierror):
-        return "is the host in EMISSIONS_COLLECTOR_URL right?"
-    if isinstance(cause, ConnectionRefusedError):
-        return "is the collector running and ready?"
-    return "is the collector running, and EMISSIONS_COLLECTOR_URL right (https:// or http://)?"
-
-
-def _why(error: BaseException | None) -> str:
-    told = (isinstance(error, OSError) and error.strerror) or str(error)
-    return one_line(told) or type(error).__name__
-
-
-def _shown(path: Path) -> str:
-    return one_line(str(path))

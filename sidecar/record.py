@@ -35,7 +35,8 @@ class GpuRecord:
         "energy-counter, power-samples, utilization (model) or table (nothing observed)"
     )
     share_method: str | None = column(
-        "how `share` was found: node-meter, dcgm, nvml (devices of this pod alone), requests, "
+        "how `share` was found: node-meter, dcgm (labels of the exporter), nvml (MIG slices), "
+        "all-requested (the pod requests every GPU there is), time-slicing, visible-devices, requests, "
         "process-tree, whole-node or unallocated"
     )
 

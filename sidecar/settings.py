@@ -307,13 +307,13 @@ class Settings:
         parse_path,
         "service account token for kubelet and Kubernetes API, read anew when it rotates",
         metavar="FILE",
-        default=Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        default=Path("/var/run/secrets/emissions-api/token"),
     )
     kubernetes_ca_file: Path = setting(
         parse_path,
         "certificates (PEM) that kubelet and Kubernetes API are verified with",
         metavar="FILE",
-        default=Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"),
+        default=Path("/var/run/secrets/emissions-api/ca.crt"),
     )
     requests_cpu: str | None = setting(
         parse_text,
@@ -327,10 +327,23 @@ class Settings:
     )
     requests_gpu: str | None = setting(parse_text, "GPUs requested by the pod", metavar="QUANTITY")
     gpu_source: str = setting(
-        one_of("auto", "nvml", "none"),
-        "where GPU energy comes from: NVML, else the VM size's table (auto); NVML only; no GPUs",
+        one_of("auto", "node-meter", "dcgm", "nvml", "none"),
+        "where GPU energy comes from: the best that answers, else the VM size's table (auto); one "
+        "source alone; no GPUs",
         metavar="SOURCE",
         default="auto",
+    )
+    dcgm_url: str | None = setting(
+        parse_url,
+        "dcgm-exporter of this node; without it, http://HOST_IP:19400 and :9400 where HOST_IP is told",
+        metavar="URL",
+    )
+    gpu_replicas: int = setting(
+        whole_number_between(1, 1000),
+        "containers that share each GPU by time-slicing or MPS, as the node's label "
+        "nvidia.com/gpu.replicas says",
+        metavar="N",
+        default=1,
     )
     gpus: str | None = setting(
         str.strip, "GPUs to meter, as in CUDA_VISIBLE_DEVICES: indexes or UUIDs", metavar="LIST"

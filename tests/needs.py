@@ -7,6 +7,7 @@ whose reason does not match `KERNEL_LIMITS`.
 
 import functools
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 
 from tests.helm import tools
 
-KERNEL_LIMITS: tuple[str, ...] = ()
+KERNEL_LIMITS: tuple[str, ...] = (r"needs cgroups: ",)
 """Regular expressions of skip reasons that STRICT allows: what no package can give a kernel."""
 
 _MISSING = re.compile(r"needs (?P<capability>[a-z]+): ")
@@ -54,10 +55,45 @@ def _creates_network_namespaces() -> bool:
     return _succeeds("unshare", "--net", "ip", "link", "set", "lo", "up")
 
 
-AZURITE = Path(__file__).parent.parent / ".cache/azurite/node_modules/azurite/dist/src/blob/main.js"
+def _creates_cgroups() -> bool:
+    """Whether cgroups of version 1 can be made here, as tests of real ones need."""
+    made: list[Path] = []
+    try:
+        for controller in ("cpu", "cpuacct", "memory"):
+            path = Path("/sys/fs/cgroup", controller, f"emissions-test-{os.getpid()}")
+            path.mkdir()
+            made.append(path)
+    except OSError:
+        return False
+    finally:
+        for path in made:
+            path.rmdir()
+    return True
+
+
+def _creates_pid_namespaces() -> bool:
+    return _succeeds("unshare", "--pid", "--fork", "--mount-proc", "nsenter", "--version")
+
+
+def kernel_image() -> Path | None:
+    """A kernel to boot in a virtual machine, where one was unpacked; None without."""
+    return next(iter(sorted((_CACHE / "kernel" / "boot").glob("vmlinuz-*"))), None)
+
+
+def _boots_a_kernel() -> bool:
+    """Whether a virtual machine can run this machine's programs with another kernel."""
+    has_qemu = _has("qemu-system-x86_64", "ldd")()
+    return has_qemu and platform.machine() == "x86_64" and kernel_image() is not None
+
+
+_CACHE = Path(__file__).parent.parent / ".cache"
+AZURITE = _CACHE / "azurite/node_modules/azurite/dist/src/blob/main.js"
 
 CAPABILITIES: dict[str, Capability] = {
     "azurite": Capability(AZURITE.is_file, "make azurite, with npm installed"),
+    "cgroups": Capability(
+        _creates_cgroups, "run as root on a kernel with cgroup v1 (cpu, cpuacct, memory) mounted"
+    ),
     "chromium": Capability(_has("chromium"), "apt-get install chromium"),
     "gcc": Capability(_compiles_c, "apt-get install gcc libc6-dev"),
     "git": Capability(_has("git"), "apt-get install git"),
@@ -67,11 +103,17 @@ CAPABILITIES: dict[str, Capability] = {
         "apt-get install iproute2 util-linux, and run as root (CAP_SYS_ADMIN)",
     ),
     "node": Capability(_has("node"), "apt-get install nodejs"),
+    "pidns": Capability(
+        _creates_pid_namespaces, "apt-get install util-linux, and run as root (CAP_SYS_ADMIN)"
+    ),
     "podman": Capability(
         _has("podman", "runc", "catatonit"), "apt-get install podman runc catatonit"
     ),
     "promtool": Capability(_has("promtool"), "apt-get install prometheus"),
     "ps": Capability(_has("ps"), "apt-get install procps"),
+    "qemu": Capability(
+        _boots_a_kernel, "apt-get install qemu-system-x86, and make kernel (on x86-64)"
+    ),
     "root": Capability(lambda: os.geteuid() == 0, "run as root"),
 }
 

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from sidecar.agent import Parts
 from sidecar.amounts import amount
-from sidecar.assembly import Purpose, assemble
+from sidecar.assembly import assemble
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
 from sidecar.estimate.attribution import WHOLE_NODE
 from sidecar.estimate.emissions import estimate_window
 from sidecar.estimate.power import cpu_utilization
 from sidecar.factors import Place, SeenGpu, choose_factors, with_country
+from sidecar.gpu_meters import Purpose
 from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.meters.reading import NodeUsage
 from sidecar.meters.usage import usage_between
@@ -125,6 +126,10 @@ def _as_text(found: dict[str, Any]) -> str:
         for meter in found["meters"]
     ]
     tried = [_line(item["source"], item["outcome"], item["detail"]) for item in found["tried"]]
+    ladder = [
+        _line(rung["method"], _rung_state(rung), _rung_detail(rung))
+        for rung in found["pod_methods"]
+    ]
     given = [
         _line(name, entry["value"], entry["source"])
         for name, entry in found["settings"].items()
@@ -134,10 +139,21 @@ def _as_text(found: dict[str, Any]) -> str:
         "identity and factors": _identity_lines(found),
         "hardware (procfs)": hardware,
         "meters": meters,
+        "how the pod's part is found, best first": ladder,
         "tried": tried,
         "settings that are not defaults ('--json' shows all)": given or ["  none"],
     }
     return "\n".join(line for title, lines in sections.items() for line in (title, *lines))
+
+
+def _rung_state(rung: dict[str, Any]) -> str:
+    return "in use" if rung["chosen"] else "available" if rung["available"] else "no"
+
+
+def _rung_detail(rung: dict[str, Any]) -> str:
+    """Say what it told; of one that does not work also what it needs."""
+    needs = f" · needs {rung['needs']}" if rung["needs"] and not rung["available"] else ""
+    return f"{rung['detail']}{needs}"
 
 
 def _identity_lines(found: dict[str, Any]) -> list[str]:

@@ -3,20 +3,21 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar.amounts import counted
+from sidecar.amounts import amount, counted
 from sidecar.cli.options import command_parser
 from sidecar.cli.source import add_source, source_of
+from sidecar.identity.bounded import shown
 from sidecar.report.source import REPORTS, DirectorySource, Source, SourceUnreadable
 from sidecar.settings import SettingsError
 
 if TYPE_CHECKING:
-    from sidecar.report.aggregate import ProjectTotals
+    from sidecar.report.aggregate import Report
     from sidecar.report.read import ReadReport
 
 
@@ -32,7 +33,6 @@ def main(argv: Sequence[str]) -> int:
 
 def _report(source: Source, arguments: argparse.Namespace) -> int:
     # pydantic and rich load late: no other command pays for them.
-    from sidecar.cli.tables import print_projects  # noqa: PLC0415
     from sidecar.report.aggregate import Selection, aggregate  # noqa: PLC0415
     from sidecar.report.read import ReadReport, read_records  # noqa: PLC0415
     from sidecar.report.write import report_mapping  # noqa: PLC0415
@@ -43,12 +43,15 @@ def _report(source: Source, arguments: argparse.Namespace) -> int:
         _moment("--until", arguments.until),
     )
     seen = ReadReport()
-    projects = aggregate(read_records(source, seen), selection)
+    report = aggregate(read_records(source, seen), selection)
     if arguments.json:
-        print(json.dumps(report_mapping(projects, seen), indent=2, ensure_ascii=False))
-    elif projects:
-        print_projects(projects, seen)
-    if not projects:
+        print(json.dumps(report_mapping(report, seen), indent=2, ensure_ascii=False))
+    else:
+        _print(report, seen)
+    if not (report.projects or report.nodes):
+        if arguments.allow_empty and not seen.records and not seen.left_out:
+            print(f"no records under {source} yet")
+            return 0
         return _tell(_nothing(source, seen.records, seen.left_out))
     # A selection does not replace the report of the whole.
     out = Path(arguments.out) if arguments.out else _usual_place(source)
@@ -58,7 +61,7 @@ def _report(source: Source, arguments: argparse.Namespace) -> int:
         said = "not written: this is a selection; give a directory with --out"
     else:
         try:
-            said = _written(out, projects, seen)
+            said = _written(out, report, seen)
         except OSError as error:
             return _tell(
                 f"cannot write to {out}: {error.strerror}; "
@@ -69,15 +72,35 @@ def _report(source: Source, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _print(report: "Report", seen: "ReadReport") -> None:
+    from sidecar.cli.tables import print_projects  # noqa: PLC0415
+
+    if report.projects:
+        print_projects(report.projects, seen)
+    for line in _balance_lines(report):
+        print(line)
+
+
 def _usual_place(source: Source) -> Path | None:
     """Return where the report of a volume is written; of a container it is nowhere, unless told."""
     return source.root / REPORTS if isinstance(source, DirectorySource) else None
 
 
-def _written(out: Path, projects: "list[ProjectTotals]", seen: "ReadReport") -> str:
+def _balance_lines(report: "Report") -> Iterator[str]:
+    """Say what was taken off where pods claimed more than their nodes had, and what no pod used."""
+    from sidecar.report.balance import NOTEWORTHY, balance_lines  # noqa: PLC0415
+
+    for project in report.projects:
+        if project.energy_taken_off_kwh > NOTEWORTHY * (project.energy_kwh or 0.0):
+            taken_off = amount(project.energy_taken_off_kwh * 1000)
+            yield f"settled: {taken_off} Wh taken off project {shown(project.project)}"
+    yield from balance_lines(report.nodes or [])
+
+
+def _written(out: Path, report: "Report", seen: "ReadReport") -> str:
     from sidecar.report.write import write_report  # noqa: PLC0415
 
-    return "written: " + ", ".join(map(str, write_report(out, projects, seen)))
+    return "written: " + ", ".join(map(str, write_report(out, report, seen)))
 
 
 def _tell(text: str) -> int:
@@ -118,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--since", metavar="T", help="only windows from this time on (UTC)")
     parser.add_argument("--until", metavar="T", help="only windows before this time (UTC)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--allow-empty",
+        action="store_true",
+        help="exit with 0 where there are no record files yet (for a schedule)",
+    )
     return parser
 
 

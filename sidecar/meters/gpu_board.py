@@ -2,13 +2,13 @@
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sidecar.meters.condition import Condition
+from sidecar.meters.gpu_library import BoardHandle, GpuCallError, GpuLibrary
 from sidecar.meters.gpu_tally import LARGEST_BOARD_POWER_W, CounterTally, SampleTally
-from sidecar.meters.nvml_library import BoardHandle, NvmlCallError, NvmlLibrary
 from sidecar.meters.reading import GpuEnergySource, GpuReading, MeterStatus
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,11 @@ _VGPU_PROFILE = re.compile(r"-\d+[ABCQ]$")
 """The name of a vGPU ends in its profile: memory in GB and type, as in `NVIDIA A10-24Q`."""
 
 Answer = TypeVar("Answer")
+
+
+def is_vgpu_model(model: str) -> bool:
+    """Whether a name is that of a vGPU, such as `NVIDIA A10-24Q`."""
+    return _VGPU_PROFILE.search(model) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +44,16 @@ class Answers:
 
 
 class GpuBoard:
-    """One GPU. Calls that fail alone are noted; a lost board or session raises NvmlCallError."""
+    """One GPU. Calls that fail alone are noted; a lost board or session raises GpuCallError."""
 
-    def __init__(self, uuid: str, *, selected_as_mig: bool = False) -> None:
+    def __init__(self, uuid: str, *, selected_as_mig: bool = False, meter: str = "nvml") -> None:
         self.uuid = uuid
         self.selected_as_mig = selected_as_mig
+        self._meter = meter
+        self._pod_share: float | None = None
         self._lost: str | None = None
         self._condition = Condition(f"gpu {uuid}", log)
-        self._library: NvmlLibrary | None = None
+        self._library: GpuLibrary | None = None
         self._handle: BoardHandle | None = None
         self._model = "unknown"
         self._mig = False
@@ -77,7 +84,21 @@ class GpuBoard:
             "energy" in self._refused and "power" not in self._refused
         )
 
-    def acquire(self, library: NvmlLibrary, handle: BoardHandle) -> None:
+    @property
+    def model(self) -> str:
+        """Name of the product."""
+        return self._model
+
+    @property
+    def sliced(self) -> bool:
+        """Whether the GPU is divided into MIG devices."""
+        return self._mig or self.selected_as_mig
+
+    def hold(self, pod_share: float) -> None:
+        """Take note of the share of the board that the pod's MIG devices are."""
+        self._pod_share = pod_share
+
+    def acquire(self, library: GpuLibrary, handle: BoardHandle) -> None:
         """Take a handle and find out what the GPU offers."""
         self._library, self._handle = library, handle
         self._refused.clear()
@@ -85,7 +106,7 @@ class GpuBoard:
         self._refresh_s = None
         self._model = self._ask("model", library.model) or self._model
         virtual = self._ask("virtual", library.is_virtual)
-        self._virtual = bool(_VGPU_PROFILE.search(self._model)) if virtual is None else virtual
+        self._virtual = is_vgpu_model(self._model) if virtual is None else virtual
         self._refresh_limits()
         energy_mj = self._ask("energy", library.energy_mj)
         if self._virtual and energy_mj == 0:
@@ -136,6 +157,7 @@ class GpuBoard:
         counted = self._counter or CounterTally()
         sampled = self._power or SampleTally()
         known = self._counter is not None or self._power is not None
+        share = self._pod_share if self.sliced else None
         return GpuReading(
             uuid=self.uuid,
             model=self._model,
@@ -144,17 +166,19 @@ class GpuBoard:
             utilization_s=self._utilization.integral,
             observed_s=self._utilization.observed_s,
             power_limit_w=self._power_limit_w,
-            mig=self._mig or self.selected_as_mig,
+            mig=self.sliced,
             virtual=self._virtual,
             notes=tuple(self._notes(counted, sampled)),
             metered_s=counted.metered_s + sampled.observed_s if known else None,
+            pod_share=share,
+            share_method=None if share is None else self._meter,
+            meter=self._meter,
         )
 
     @property
     def _reports_utilization(self) -> bool:
         """MIG offers none, and a vGPU's was seen stuck at 0 under load."""
-        sliced = self._mig or self.selected_as_mig
-        return not sliced and not self._virtual and "utilization" not in self._refused
+        return not self.sliced and not self._virtual and "utilization" not in self._refused
 
     def _energy_source(self) -> GpuEnergySource:
         if "energy" in self._refused and self._power is not None:
@@ -191,7 +215,7 @@ class GpuBoard:
             return None
         try:
             answer = call(self._handle)
-        except NvmlCallError as error:
+        except GpuCallError as error:
             if error.session_ended or error.board_lost:
                 raise
             self._answers += Answers(asked=1, answered=int(error.refused))
@@ -203,20 +227,25 @@ class GpuBoard:
         self._answers += Answers(asked=1, answered=1)
         return answer
 
-    def _notes(self, counted: CounterTally, sampled: SampleTally) -> list[str]:
-        notes = []
+    def _notes(self, counted: CounterTally, sampled: SampleTally) -> Iterator[str]:
         if self._lost is not None:
-            notes.append(f"lost: {self._lost}")
+            yield f"lost: {self._lost}"
         elif self._trouble is not None:
-            notes.append(f"a call failed: {self._trouble}")
-        if self._mig or self.selected_as_mig:
-            notes.append("MIG: energy is that of the whole board")
+            yield f"a call failed: {self._trouble}"
+        if self.sliced:
+            estimated = ", the pod's share an estimate by compute slices"
+            split = "" if self._pod_share is None else estimated
+            yield f"MIG: energy is that of the whole board{split}"
         if self._virtual:
-            notes.append("vGPU: utilisation is not believed")
-        if counted.resets:
-            notes.append(f"energy counter restarted {counted.resets} times")
-        if counted.dropped:
-            notes.append(f"{counted.dropped} impossible steps of the energy counter dropped")
-        if sampled.gaps:
-            notes.append(f"{sampled.gaps} gaps between power samples")
-        return notes
+            yield "vGPU: utilisation is not believed"
+        yield from tally_notes(counted, sampled)
+
+
+def tally_notes(counted: CounterTally, sampled: SampleTally) -> Iterator[str]:
+    """Say what counter and samples lost."""
+    if counted.resets:
+        yield f"energy counter restarted {counted.resets} times"
+    if counted.dropped:
+        yield f"{counted.dropped} impossible steps of the energy counter dropped"
+    if sampled.gaps:
+        yield f"{sampled.gaps} gaps between power samples"

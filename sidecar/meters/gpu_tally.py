@@ -18,11 +18,12 @@ SHORTEST_JUDGED_S = 1.0
 
 @dataclass(slots=True)
 class SampleTally:
-    """The integral of a sampled quantity over the time that samples stand for."""
+    """The integral of a sampled quantity over the time that samples stand for (at most `hold_s`)."""
 
     integral: float = 0.0
     observed_s: float = 0.0
     gaps: int = 0
+    hold_s: float = HOLD_S
     _last_s: float | None = None
 
     def add(self, value: float, now_s: float) -> float:
@@ -31,8 +32,8 @@ class SampleTally:
         if elapsed_s < 0:
             return 0.0
         self._last_s = now_s
-        self.gaps += elapsed_s > HOLD_S
-        held_s = min(elapsed_s, HOLD_S)
+        self.gaps += elapsed_s > self.hold_s
+        held_s = min(elapsed_s, self.hold_s)
         self.integral += value * held_s
         self.observed_s += held_s
         return held_s

@@ -5,10 +5,11 @@ Facts about the calls are from nvml.h (API 13). Every failure is one `NvmlCallEr
 
 import ctypes
 import importlib
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NewType
+from typing import Any
 
-BoardHandle = NewType("BoardHandle", object)
+from sidecar.meters.gpu_library import BoardHandle, GpuCallError
 
 # nvmlReturn_t
 UNINITIALIZED = 1
@@ -41,12 +42,29 @@ _REFUSED = frozenset(
 )
 
 
-class NvmlCallError(Exception):
+@dataclass(frozen=True, slots=True)
+class MigDevice:
+    """One MIG device: the board it is a part of, its compute slices, and how many the board has.
+
+    `board_slices` is None where NVML does not tell.
+    """
+
+    board_uuid: str
+    slices: int
+    board_slices: int | None
+
+
+class NvmlCallError(GpuCallError):
     """A call of NVML failed; `code` is its nvmlReturn_t."""
 
     def __init__(self, function: str, code: int, words: str) -> None:
         super().__init__(f"{function}: {words} (NVML error {code})")
         self.code = code
+
+    @property
+    def library_missing(self) -> bool:
+        """There is no driver in reach of this process."""
+        return self.code == LIBRARY_NOT_FOUND
 
     @property
     def session_ended(self) -> bool:
@@ -97,6 +115,31 @@ class NvmlLibrary:
             return self.uuid(BoardHandle(board))
         except NvmlCallError as error:
             if error.session_ended:
+                raise
+            return None
+
+    def mig_device(self, mig_uuid: str) -> MigDevice | None:
+        """Return a MIG device by its UUID; None where NVML shows this process no such device.
+
+        Slices are those of the compute instance, which may be a part of its GPU instance; the board
+        has as many as it can have MIG devices.
+        """
+        try:
+            device = self._ask("nvmlDeviceGetHandleByUUID", mig_uuid)
+            board = BoardHandle(self._ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", device))
+            attributes = self._ask("nvmlDeviceGetAttributes", device)
+            slices = int(attributes.computeInstanceSliceCount or attributes.gpuInstanceSliceCount)
+            return MigDevice(self.uuid(board), slices, self._most_mig_devices(board))
+        except NvmlCallError as error:
+            if error.session_ended:
+                raise
+            return None
+
+    def _most_mig_devices(self, board: BoardHandle) -> int | None:
+        try:
+            return int(self._ask("nvmlDeviceGetMaxMigDeviceCount", board)) or None
+        except NvmlCallError as error:
+            if not error.refused:
                 raise
             return None
 

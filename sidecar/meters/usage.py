@@ -126,7 +126,8 @@ def _pod_share_between(
     before: GpuReading | None, after: GpuReading
 ) -> tuple[float | None, str | None]:
     """Return the pod's part of a device over the window: by energy, else the constant share."""
-    if after.pod_energy_mj is None:
+    began_without = before is not None and before.pod_energy_mj is None
+    if after.pod_energy_mj is None or began_without:
         return after.pod_share, after.share_method
     device_mj = _energy_step(before, after)
     pod_mj = after.pod_energy_mj - ((before.pod_energy_mj or 0) if before else 0)

@@ -5,8 +5,13 @@ Configurations": indexes, `GPU-…` UUIDs or a beginning of them, `MIG-…`, `bo
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sidecar.identity.bounded import read_bounded
 
 _INDEX = re.compile(r"\d{1,4}")
 _SLICE = re.compile(r"(\d{1,4}):\d{1,4}")
@@ -14,6 +19,15 @@ _OLD_MIG = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 _NONE = frozenset({"", "-1", "none", "void", "nodevfiles"})
 
 LARGEST_SELECTION = 256
+
+_NAMED = re.compile(r"(?:GPU|MIG)-[0-9A-Za-z/-]{1,100}", re.ASCII)
+_VARIABLE: Final = b"NVIDIA_VISIBLE_DEVICES="
+_ENVIRONMENT_BYTES_MAX: Final = 256 * 1024
+_PROCESSES_MAX: Final = 4096
+_PAUSE: Final = b"pause"
+"""Name of process 1 in a pod whose containers share one PID namespace (Kubernetes, "Share Process
+Namespace between Containers in a Pod"). In any other namespace these are not this pod's processes
+alone, or ours only."""
 
 
 def parse_visible_devices(text: str | None) -> tuple[str, ...] | None:
@@ -104,3 +118,45 @@ class GpuSelection:
                 self._resolved[selector.text] = uuid
                 wanted[uuid] = wanted.get(uuid, False) or selector.mig
         return wanted
+
+
+def named_devices(text: str | None) -> tuple[str, ...]:
+    """Return the `GPU-…` and `MIG-…` UUIDs in NVIDIA_VISIBLE_DEVICES, each once.
+
+    Nothing else in it tells whose a GPU is: images carry `all`, other ways to hand devices over set
+    `void`, and indexes count another container's GPUs.
+    """
+    words = (word.strip() for word in (text or "").split(",")[:LARGEST_SELECTION])
+    return tuple(dict.fromkeys(word for word in words if _NAMED.fullmatch(word)))
+
+
+def pod_visible_devices(proc_root: Path, own_pid: int) -> str | None:
+    """Return the UUIDs in NVIDIA_VISIBLE_DEVICES of the pod's processes, joined by commas.
+
+    None unless the pod's containers share their PID namespace and an environment is readable (same
+    user, or CAP_SYS_PTRACE; proc(5)) and names a device. Nothing else of an environment is kept.
+    """
+    if _content(proc_root / "1" / "comm").strip() != _PAUSE:
+        return None
+    found: dict[str, None] = {}
+    for pid in _processes(proc_root, own_pid):
+        for variable in _content(proc_root / pid / "environ").split(b"\0"):
+            if variable.startswith(_VARIABLE):
+                text = variable[len(_VARIABLE) :].decode("ascii", "replace")
+                found.update(dict.fromkeys(named_devices(text)))
+    return ",".join(list(found)[:LARGEST_SELECTION]) or None
+
+
+def _processes(proc_root: Path, own_pid: int) -> Iterator[str]:
+    try:
+        names = [path.name for path in proc_root.iterdir()]
+    except OSError:
+        return
+    pids = [name for name in names if name.isascii() and name.isdigit()]
+    yield from (pid for pid in pids[:_PROCESSES_MAX] if int(pid) not in (1, own_pid))
+
+
+def _content(path: Path) -> bytes:
+    with suppress(OSError):  # the process is gone, or not ours to look into
+        return read_bounded(path, _ENVIRONMENT_BYTES_MAX)[0]
+    return b""

@@ -1,10 +1,24 @@
-"""Add records up per project. The keys of the result are the record's field names."""
+"""Add records up per project, settled node by node. The keys of the result are the record's field names.
 
-from collections.abc import Iterable
+One pass over the records: sums are kept per project, and of each record on a known node some 200 bytes,
+from which `settle` finds what its pod claimed too much; that is taken off the sums in the end.
+"""
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from sidecar.record import SUMMED, EmissionRecord
+from sidecar.report.balance import Balance
+from sidecar.report.claims import NODES_OWN, Claims, Nodes, NoPlaceInTime, Place
+from sidecar.report.settle import Claim, Stretch, settle
+from sidecar.windows import rfc3339
+
+if TYPE_CHECKING:
+    RowNumbers = array[int]
+    Amounts = array[float]
 
 _Key = TypeVar("_Key")
 
@@ -61,6 +75,9 @@ class ProjectTotals:
     emissions_high_g: float | None = None
     embodied_g: float | None = None
     node_energy_kwh: float | None = None
+    cpu_reserved_idle_energy_kwh: float | None = None
+    gpu_reserved_idle_energy_kwh: float | None = None
+    energy_taken_off_kwh: float = 0.0
     energy_kwh_by_quality: dict[str, float] = field(default_factory=dict)
     energy_kwh_by_carbon_intensity_level: dict[str, float] = field(default_factory=dict)
     energy_kwh_by_factors: dict[FactorsUsed, float] = field(default_factory=dict)
@@ -86,18 +103,43 @@ class ProjectTotals:
             amount = getattr(record, name)
             if amount is not None:
                 setattr(self, name, (getattr(self, name) or 0.0) + amount)
-        energy_kwh = record.energy_kwh or 0.0
+        self._count_energy(Group.of(record), record.energy_kwh or 0.0)
+
+    def take_off(self, group: "Group", amounts: dict[str, float]) -> None:
+        """Take off what a record claimed too much, by the names of its columns."""
+        for name, amount in amounts.items():
+            known = getattr(self, name)
+            if known is not None:
+                setattr(self, name, max(0.0, known - amount))
+        self.energy_taken_off_kwh += amounts["energy_kwh"]
+        self._count_energy(group, -amounts["energy_kwh"])
+
+    def _count_energy(self, group: "Group", energy_kwh: float) -> None:
+        _count(self.energy_kwh_by_quality, group.quality, energy_kwh)
+        _count(self.energy_kwh_by_carbon_intensity_level, group.level, energy_kwh)
+        _count(self.energy_kwh_by_factors, group.factors, energy_kwh)
+
+
+class Group(NamedTuple):
+    """What energies are added up by."""
+
+    project: str
+    quality: str
+    level: str
+    factors: FactorsUsed
+
+    @classmethod
+    def of(cls, record: EmissionRecord) -> Self:
+        """Return the group of one record."""
         level = record.carbon_intensity_level or "set"
-        _count(self.energy_kwh_by_quality, record.quality, energy_kwh)
-        _count(self.energy_kwh_by_carbon_intensity_level, level, energy_kwh)
-        _count(self.energy_kwh_by_factors, FactorsUsed.of(record), energy_kwh)
+        return cls(record.project, record.quality, level, FactorsUsed.of(record))
 
 
 _SUMMED: Final = tuple(name for name in SUMMED if name in ProjectTotals.__dataclass_fields__)
 
 
 def _count(counts: dict[_Key, float], key: _Key, amount: float) -> None:
-    counts[key] = counts.get(key, 0.0) + amount
+    counts[key] = max(0.0, counts.get(key, 0.0) + amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +154,127 @@ class Selection:
         """Tell whether a record is asked for; `since` is included, `until` is not."""
         if self.projects and record.project not in self.projects:
             return False
-        if self.since and record.window_start < self.since:
+        return self.takes_time(record.window_start)
+
+    def takes_time(self, window_start: str) -> bool:
+        """Tell whether a window is asked for by its start."""
+        if self.since and window_start < self.since:
             return False
-        return not self.until or record.window_start < self.until
+        return not self.until or window_start < self.until
 
 
-def aggregate(records: Iterable[EmissionRecord], selection: Selection) -> list[ProjectTotals]:
-    """Return the totals per project, the largest emissions first."""
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Totals per project, the largest emissions first, and what became of each node's energy.
+
+    `nodes` are all that were metered in the time that was asked for, whatever projects were; None
+    where only some projects were.
+    """
+
+    projects: list[ProjectTotals]
+    nodes: list[Balance] | None
+
+
+def aggregate(records: Iterable[EmissionRecord], selection: Selection) -> Report:
+    """Return the settled totals per project. Neighbours that were not asked for are settled with."""
     totals: dict[str, ProjectTotals] = {}
+    store = _Store()
     for record in records:
-        if selection.takes(record):
+        is_taken = selection.takes(record) and record.pod_method != NODES_OWN
+        if is_taken:
             totals.setdefault(record.project, ProjectTotals(record.project)).add(record)
-    return sorted(totals.values(), key=lambda item: (-(item.emissions_g or 0.0), item.project))
+        store.add(record, is_taken=is_taken)
+    nodes: list[Balance] = []
+    for node, stretches in store.settled():
+        balance = Balance(node)
+        for stretch in stretches:
+            for group, amounts in store.taken_off(stretch):
+                totals[group.project].take_off(group, amounts)
+            if selection.takes_time(rfc3339(stretch.start_s)):
+                balance.add_stretch(stretch, store.grams_per_kwh(stretch.claims))
+        if balance.end_s > balance.start_s:
+            nodes.append(balance)
+    projects = sorted(totals.values(), key=lambda item: (-(item.emissions_g or 0.0), item.project))
+    return Report(projects, None if selection.projects else nodes)
+
+
+_PARTS: Final = ("cpu_energy_kwh", "ram_energy_kwh", "gpu_energy_kwh")
+_IDLE: Final = ("cpu_reserved_idle_energy_kwh", "gpu_reserved_idle_energy_kwh")
+_IN_PROPORTION: Final = (
+    "facility_energy_kwh",
+    "water_l",
+    "emissions_g",
+    "emissions_low_g",
+    "emissions_high_g",
+)
+
+
+class _Store:
+    """The records again, reduced to what settling changes; row by row like its claims."""
+
+    def __init__(self) -> None:
+        self._nodes = Nodes()
+        self._claims = Claims(self._nodes)
+        self._groups: dict[Group, int] = {}
+        self._group_of: RowNumbers = array("i")
+        self._grams_per_kwh: Amounts = array("d")
+        self._amounts: dict[str, Amounts] = {name: array("d") for name in _IDLE + _IN_PROPORTION}
+
+    def add(self, record: EmissionRecord, *, is_taken: bool) -> None:
+        """Keep a record; what is not taken into any total is kept as a neighbour."""
+        try:
+            place = Place.of(record)
+        except NoPlaceInTime:
+            place = None
+        self._claims.add(record, place)
+        number = self._groups.setdefault(Group.of(record), len(self._groups)) if is_taken else -1
+        self._group_of.append(number)
+        self._grams_per_kwh.append(_grams_per_kwh(record))
+        for name, column in self._amounts.items():
+            column.append(getattr(record, name) or 0.0)
+
+    def settled(self) -> Iterator[tuple[str, Iterator[Stretch]]]:
+        """Yield each node's name with its settled stretches."""
+        for node in self._claims.node_numbers():
+            yield self._nodes.names[node], settle(self._claims.of_node(node))
+
+    def taken_off(self, stretch: Stretch) -> Iterator[tuple[Group, dict[str, float]]]:
+        """Yield, of each record that is cut, its group and what is taken off by column."""
+        if stretch.kept is None:
+            return
+        groups = list(self._groups) if any(map(_is_cut, stretch.kept)) else []
+        for claim, kept in zip(stretch.claims, stretch.kept, strict=True):
+            number = self._group_of[claim.row]
+            if number >= 0 and _is_cut(kept):
+                yield groups[number], self._cut(claim, kept)
+
+    def _cut(self, claim: Claim, kept: tuple[float, float, float]) -> dict[str, float]:
+        known = [0.0 if math.isnan(energy) else energy for energy in claim.energy_kwh]
+        cuts = [energy * (1.0 - part) for energy, part in zip(known, kept, strict=True)]
+        energy_kwh = math.fsum(cuts)
+        amounts = dict(zip(_PARTS, cuts, strict=True)) | {"energy_kwh": energy_kwh}
+        for name, part in zip(_IDLE, (kept[0], kept[2]), strict=True):
+            amounts[name] = self._amounts[name][claim.row] * (1.0 - part)
+        for name in _IN_PROPORTION:
+            amounts[name] = self._amounts[name][claim.row] * energy_kwh / math.fsum(known)
+        return amounts
+
+    def grams_per_kwh(self, claims: Sequence[Claim]) -> float | None:
+        """Return the mean emissions of a kWh on the node, of the records that know it."""
+        known = [
+            grams for claim in claims if not math.isnan(grams := self._grams_per_kwh[claim.row])
+        ]
+        return math.fsum(known) / len(known) if known else None
+
+
+def _is_cut(kept: tuple[float, float, float]) -> bool:
+    return kept != (1.0, 1.0, 1.0)
+
+
+def _grams_per_kwh(record: EmissionRecord) -> float:
+    if record.pue is None or record.carbon_intensity_g_per_kwh is None:
+        return math.nan
+    return record.pue * record.carbon_intensity_g_per_kwh
 
 
 def to_row(totals: ProjectTotals) -> dict[str, Any]:

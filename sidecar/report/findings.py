@@ -67,6 +67,12 @@ SET_BACK: Final = Kind(
 NO_END: Final = Kind(
     "no end", "ended without its last window: killed, or still running", is_violation=False
 )
+SETTLED: Final = Kind(
+    "settled",
+    "pods of a node that share it by different methods claim more than it has: `report` takes it off, "
+    "from estimated shares first",
+    is_violation=False,
+)
 UNCLEAR: Final = Kind(
     "not comparable",
     "windows overlap, or shares exceed 1, where the wall clock was set back: they may be apart",

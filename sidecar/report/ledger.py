@@ -1,27 +1,27 @@
 """All records in memory, reduced to the columns that checks compare between records.
 
-Up to 500 bytes a record and 2 kB a process while they are compared, whatever else the records hold: a
-million records (170 pods metered for a day at the usual 15 s) take half a GB.
+Up to 500 bytes a record (and 21 for each of its GPUs) and 2 kB a process while they are compared,
+whatever else the records hold: a million records (170 pods metered for a day at the usual 15 s) take
+half a GB.
 """
 
 import math
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sidecar.record import EmissionRecord
-from sidecar.segment import NotASegment, SegmentName
-from sidecar.validation import YEARS
+from sidecar.report.claims import NODES_OWN, Claims, Nodes, Place, is_measured
 
 EVENTS: Final = ("start", "window", "end")
 
-STATIC_METHODS: Final = ("requests", "whole-node")
-"""Ways to find shares that do not depend on what was used in the window."""
+FAMILIES: Final = ("measured", "requests", "whole-node", "mixed", "node's own")
+"""Ways to find shares: sidecars of one family conserve energy without talking to one another."""
 
-_UNKNOWN: Final = -1
+STATIC: Final = (FAMILIES.index("requests"), FAMILIES.index("whole-node"))
+"""Those that do not depend on what was used in the window."""
 
 if TYPE_CHECKING:  # generic for the type checker; when it runs, from Python 3.12 on only
     RowNumbers = array[int]
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     node: int
     sequence: int
     event: int
-    is_static: int
+    family: int
     digest: int
     start_s: float
     end_s: float
@@ -60,6 +60,16 @@ class Entry(NamedTuple):
     node_gpu_energy_kwh: float
 
     @property
+    def is_static(self) -> bool:
+        """Whether its shares do not depend on what was used in the window."""
+        return self.family in STATIC
+
+    @property
+    def is_nodes_own(self) -> bool:
+        """Whether it is the node meter's: what no pod used, and so no pod's claim."""
+        return FAMILIES[self.family] == "node's own"
+
+    @property
     def is_last(self) -> bool:
         """Whether the record says that it is the last of its process."""
         return EVENTS[self.event] == "end"
@@ -76,15 +86,11 @@ _CODES: Final = {
     "node": "i",
     "sequence": "q",
     "event": "b",
-    "is_static": "b",
+    "family": "b",
 }
 _FIRST_NUMBER: Final = Entry._fields.index("duration_s")
 NUMBERS: Final = Entry._fields[_FIRST_NUMBER:]
 """The columns that are fields of the record."""
-
-
-class NoPlaceInTime(ValueError):  # noqa: N818 - it is the record that is in error
-    """A record whose id or times say nothing of its place among others."""
 
 
 @dataclass(slots=True)
@@ -101,11 +107,16 @@ class Ledger:
 
     def __init__(self) -> None:
         self.files: list[str] = []
-        self.nodes: list[str] = []
         self.boots: list[Boot] = []
         self._boot_numbers: dict[str, int] = {}
-        self._node_numbers: dict[tuple[str | None, ...], int] = {}
+        self._node_numbers = Nodes()
+        self.claims = Claims(self._node_numbers)
         self._columns: list[Column] = [_column(name) for name in Entry._fields]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes, by their numbers."""
+        return self._node_numbers.names
 
     def __len__(self) -> int:
         return len(self._columns[0])
@@ -123,29 +134,25 @@ class Ledger:
 
     def add(self, file: str, record: EmissionRecord) -> None:
         """Add a record. Raises NoPlaceInTime."""
-        try:
-            name = SegmentName.of_record(record.record_id)
-        except NotASegment as error:
-            raise NoPlaceInTime(str(error)) from error
-        start_s = _seconds("window_start", record.window_start)
-        end_s = _seconds("window_end", record.window_end)
+        place = Place.of(record)
         numbers = (getattr(record, column) for column in NUMBERS)
-        boot = self._boot_number(name.stem, record.pod_uid)
+        boot = self._boot_number(place.name.stem, record.pod_uid)
         self.boots[boot].rows.append(len(self))
         entry = Entry(
             boot,
             self._file_number(file),
-            self._node_number(record),
-            name.sequence,
+            self._node_numbers.number(record),
+            place.name.sequence,
             EVENTS.index(record.event),
-            int(record.pod_method in STATIC_METHODS),
+            family_of(record.pod_method),
             digest_of(record),
-            start_s,
-            end_s,
+            place.start_s,
+            place.end_s,
             *(math.nan if number is None else number for number in numbers),
         )
         for column, value in zip(self._columns, entry, strict=True):
             column.append(value)  # type: ignore[arg-type]
+        self.claims.add(record, place)
 
     def _file_number(self, file: str) -> int:
         if not self.files or self.files[-1] != file:
@@ -158,21 +165,6 @@ class Ledger:
             self.boots.append(Boot(stem, pod_uid))
         return number
 
-    def _node_number(self, record: EmissionRecord) -> int:
-        """Return which node it is, by its name where it has one, else by its VM.
-
-        A name is only unique within its cluster, so without a cluster's name the VM tells two apart.
-        A pod that knows the VM is compared with one that does not (IMDS may be blocked for some).
-        """
-        if record.node is None and record.vm_id is None:
-            return _UNKNOWN
-        is_named = record.node is not None and record.cluster is not None
-        key = (record.cluster, record.node, None if is_named else record.vm_id)
-        number = self._node_numbers.setdefault(key, len(self.nodes))
-        if number == len(self.nodes):
-            self.nodes.append(record.node or f"VM {record.vm_id}")
-        return number
-
 
 def _column(name: str) -> "Column":
     if name == "digest":
@@ -181,17 +173,16 @@ def _column(name: str) -> "Column":
     return make(_CODES.get(name, "d"))
 
 
+def family_of(pod_method: str | None) -> int:
+    """Return the place in `FAMILIES`; a record without a method is taken for a measured one."""
+    if pod_method is None or is_measured(pod_method):
+        return 0
+    if pod_method == NODES_OWN:
+        return FAMILIES.index("node's own")
+    return FAMILIES.index(pod_method if pod_method in FAMILIES else "mixed")
+
+
 def digest_of(record: EmissionRecord) -> int:
     """Return 64 bits that differ where two records do (save once in 2⁶⁴ times)."""
     content = repr(record).encode(errors="surrogatepass")
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big")
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None and moment.year in YEARS:
-            return moment.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    raise NoPlaceInTime(f"{name} {text[:40]!r} is no time in UTC")

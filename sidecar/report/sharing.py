@@ -6,8 +6,8 @@ nothing of a moment within it: they are compared only between windows of the sam
 and with room for what those names round away, as a window ends up to `SNAP_S` from the moment it is
 named by. So are energies. Pods that do not know their node are compared with none.
 
-Where sidecars use different methods they can claim too much together without any being wrong; it is told
-all the same, as the totals then count energy twice.
+Where sidecars use different methods they can claim too much together without any being wrong: that is
+not looked at here, `settle` takes it off. The node meter's own records claim nothing.
 """
 
 import itertools
@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sidecar.report.arithmetic import COMPONENTS, SHARE_COLUMNS, SHARE_TOLERANCE
-from sidecar.report.findings import NODE_ENERGY, SHARES, UNCLEAR, Findings
-from sidecar.report.ledger import Entry, Ledger
+from sidecar.report.findings import NODE_ENERGY, SHARES, UNCLEAR, Findings, Kind
+from sidecar.report.ledger import FAMILIES, Entry, Ledger
 from sidecar.windows import GAP_TOLERANCE_S, SNAP_S, rfc3339
 
 NAMED_MAX: Final = 5
@@ -34,11 +34,15 @@ class _Window:
 
     @property
     def boots(self) -> list[int]:
-        return sorted({entry.boot for entry in self.entries})
+        return sorted({entry.boot for entry in self.claims})
 
     @property
     def is_static(self) -> bool:
-        return all(entry.is_static for entry in self.entries)
+        return all(entry.is_static for entry in self.claims)
+
+    @property
+    def claims(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.is_nodes_own]
 
     @property
     def limit(self) -> float:
@@ -50,7 +54,7 @@ class _Window:
 
     def total(self, column: str) -> float:
         """Return the sum over the records that know the number."""
-        values: Iterable[float] = (getattr(entry, column) for entry in self.entries)
+        values: Iterable[float] = (getattr(entry, column) for entry in self.claims)
         return sum(value for value in values if not math.isnan(value))
 
 
@@ -69,6 +73,8 @@ def check_node(
             found.add(UNCLEAR if was_set_back else kind, **named, **numbers)
     static = [row for row in rows if ledger[row].is_static]
     for stretch in _overclaimed(ledger, static):
+        if not stretch.is_of_one_family:
+            continue
         named = {**about, **_named(ledger, stretch.boots), **_span(stretch.start_s, stretch.end_s)}
         found.add(
             UNCLEAR if was_set_back else SHARES,
@@ -86,11 +92,11 @@ def _shared_windows(ledger: Ledger, rows: list[int]) -> Iterator[_Window]:
     )
     for _, group in windows:
         window = _Window(list(group))
-        if len(window.boots) > 1:
+        if are_alike(entry.family for entry in window.claims) and len(window.boots) > 1:
             yield window
 
 
-def _excesses(window: _Window) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _excesses(window: _Window) -> Iterator[tuple[Kind, dict[str, Any]]]:
     if not window.is_static:  # those are looked at moment by moment
         for column in SHARE_COLUMNS:
             total = window.total(column)
@@ -116,11 +122,13 @@ class _Stretch:
     end_s: float = math.inf
     peak: float = 0.0
     boots: list[int] = field(default_factory=list)
+    is_of_one_family: bool = True
 
-    def take(self, total: float, boots: Iterable[int]) -> None:
+    def take(self, total: float, in_force: "_InForce") -> None:
         """Remember the highest sum, and whose it was."""
         if total > self.peak:
-            self.peak, self.boots = total, sorted(boots)
+            self.peak, self.boots = total, sorted(in_force.boots)
+            self.is_of_one_family = are_alike(in_force.families.elements())
 
 
 @dataclass(slots=True)
@@ -129,10 +137,12 @@ class _InForce:
 
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SHARE_COLUMNS, 0.0))
     boots: Counter[int] = field(default_factory=Counter)
+    families: Counter[int] = field(default_factory=Counter)
 
     def change(self, entry: Entry, sign: int) -> None:
         """Begin (+1) or end (−1) a record's window."""
         self.boots[entry.boot] += sign
+        self.families[entry.family] += sign
         if not self.boots[entry.boot]:
             del self.boots[entry.boot]
         for column in SHARE_COLUMNS:
@@ -155,7 +165,7 @@ def _overclaimed(ledger: Ledger, rows: list[int]) -> Iterator[_Stretch]:
         for column, total in in_force.sums.items():
             if total > 1 + SHARE_TOLERANCE:
                 stretch = stretches.setdefault(column, _Stretch(column, moment_s))
-                stretch.take(total, in_force.boots)
+                stretch.take(total, in_force)
             elif column in stretches:
                 stretch = stretches.pop(column)
                 stretch.end_s = moment_s
@@ -170,6 +180,12 @@ def _changes(ledger: Ledger, rows: list[int]) -> list[tuple[float, int, int]]:
     return sorted(
         [(starts[row], 1, row) for row in spans] + [(ends[row], -1, row) for row in spans]
     )
+
+
+def are_alike(families: Iterable[int]) -> bool:
+    """Whether the shares were found alike; windows merged of several ways are like none."""
+    found = {FAMILIES[family] for family in families}
+    return len(found) == 1 and "mixed" not in found
 
 
 def _named(ledger: Ledger, boots: list[int]) -> dict[str, Any]:

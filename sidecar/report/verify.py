@@ -2,7 +2,8 @@
 
 Violations mean that totals of these records are wrong, or cannot be trusted; notices explain what looks
 odd and is in order. Each check is described where it is made: of one record in `arithmetic`, of one
-process and of one pod in `history`, of one node in `sharing`. Here: each record once.
+process and of one pod in `history`, of one node in `sharing`. Here: each record once, and each node
+settled.
 
 A record that is torn, alien or absurd, or whose id or times place it nowhere, is a violation and takes
 no further part. For the memory it takes see `ledger`.
@@ -15,12 +16,25 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from sidecar.record import EmissionRecord
-from sidecar.report.arithmetic import check_sums
-from sidecar.report.findings import CONFLICT, DUPLICATE, TIME, TWO_FORMS, Finding, Findings, Kind
+from sidecar.report.arithmetic import ABSOLUTE, RELATIVE, check_sums
+from sidecar.report.balance import NOTEWORTHY, Balance
+from sidecar.report.claims import NoPlaceInTime
+from sidecar.report.findings import (
+    CONFLICT,
+    DUPLICATE,
+    NODE_ENERGY,
+    SETTLED,
+    TIME,
+    TWO_FORMS,
+    Finding,
+    Findings,
+    Kind,
+)
 from sidecar.report.history import check_boot, check_pod
-from sidecar.report.ledger import Boot, Ledger, NoPlaceInTime
+from sidecar.report.ledger import Boot, Ledger
 from sidecar.report.read import LeftOut
-from sidecar.report.sharing import check_node
+from sidecar.report.settle import COMPONENTS, Stretch, settle
+from sidecar.report.sharing import are_alike, check_node
 from sidecar.segment import COMPRESSED_SUFFIX, HANDED_OVER, SUFFIX
 from sidecar.windows import rfc3339
 
@@ -70,13 +84,14 @@ def _verdict(ledger: Ledger, found: Findings) -> Verdict:
     }
     _check_pods(ledger, rows_of_boots, set_back, found)
     _check_nodes(ledger, rows_of_boots, set_back, found)
+    nodes = _settled(ledger, rows_of_boots, found)
     records = sum(map(len, rows_of_boots.values()))
     return Verdict(
         violations=found.all(violations=True),
         notices=found.all(violations=False),
         records=records,
         duplicates=len(ledger) - records,
-        totals=_totals(ledger, rows_of_boots),
+        totals=_totals(ledger, rows_of_boots) | _balance(nodes),
     )
 
 
@@ -143,6 +158,56 @@ def _check_nodes(
         if len(boots) > 1:
             rows.sort(key=lambda row: (starts[row], ends[row]))
             check_node(ledger, node, rows, found, was_set_back=bool(boots & set_back))
+
+
+def _settled(ledger: Ledger, rows_of_boots: dict[int, list[int]], found: Findings) -> list[Balance]:
+    """Settle each node, with the records that count; no stretch of its time has more than it had."""
+    is_counted = {row for rows in rows_of_boots.values() for row in rows}.__contains__
+    nodes: list[Balance] = []
+    for node in ledger.claims.node_numbers():
+        balance = Balance(ledger.nodes[node])
+        for stretch in settle(ledger.claims.of_node(node, only=is_counted)):
+            balance.add_stretch(stretch, None)
+            _check_stretch(ledger, stretch, balance.node, found)
+        nodes.append(balance)
+    return nodes
+
+
+def _check_stretch(ledger: Ledger, stretch: Stretch, node: str, found: Findings) -> None:
+    """Check that a settled stretch has no more than the node, and tell where methods that mix were cut.
+
+    Of one method, what is cut is the rounding of ticks and late answers, or `sharing` has found it.
+    """
+    about = {"node": node, **_span(stretch)}
+    for name, balance in zip(COMPONENTS, stretch.balances, strict=True):
+        column = f"{name}_energy_kwh"
+        after = balance.pods + balance.untracked
+        if after > balance.node * (1 + RELATIVE) + ABSOLUTE:
+            found.add(NODE_ENERGY, **about, column=column, found=after, at_most=balance.node)
+    cut = [
+        item for item in stretch.balances if item.claimed - item.pods > NOTEWORTHY * item.claimed
+    ]
+    families = ledger.column("family")
+    pods = [claim for claim in stretch.claims if not claim.is_nodes_own]
+    if cut and not are_alike(int(families[claim.row]) for claim in pods):
+        claimed, kept = (sum(item.claimed for item in cut), sum(item.pods for item in cut))
+        boots = len({claim.boot for claim in pods})
+        found.add(SETTLED, **about, pods=boots, claimed_kwh=claimed, kept_kwh=kept)
+
+
+def _span(stretch: Stretch) -> dict[str, str]:
+    return {"window_start": rfc3339(stretch.start_s), "window_end": rfc3339(stretch.end_s)}
+
+
+def _balance(nodes: list[Balance]) -> dict[str, float]:
+    """Return what settling takes off all records, and what no pod used of the nodes' energy."""
+    total = Balance.of_all(nodes)
+    return {
+        "energy_taken_off_kwh": total.taken_off_kwh,
+        "untracked_energy_kwh": total.untracked_energy_kwh,
+        "unallocated_energy_kwh": sum(total.unallocated_energy_kwh.values()),
+        "node_energy_kwh": total.node_energy_kwh,
+    }
 
 
 def _totals(ledger: Ledger, rows_of_boots: dict[int, list[int]]) -> dict[str, Any]:

@@ -8,30 +8,32 @@ from typing import Any
 
 from sidecar.durable_file import replace_file
 from sidecar.exporters.spreadsheet import safe_cell
-from sidecar.report.aggregate import ProjectTotals, to_row
+from sidecar.report.aggregate import ProjectTotals, Report, to_row
+from sidecar.report.balance import balance_mapping
 from sidecar.report.read import ReadReport
 from sidecar.version import VERSION
 
 
-def report_mapping(projects: list[ProjectTotals], seen: ReadReport) -> dict[str, Any]:
-    """Return `summary.json` as a mapping."""
+def report_mapping(report: Report, seen: ReadReport) -> dict[str, Any]:
+    """Return `summary.json` as a mapping; `balance` is null where only some projects were asked for."""
     return {
         "tool_version": VERSION,
         "files": seen.files,
         "records": seen.records,
         "duplicates": seen.duplicates,
         "left_out": dict(seen.left_out),
-        "projects": [to_row(project) for project in projects],
+        "projects": [to_row(project) for project in report.projects],
+        "balance": None if report.nodes is None else balance_mapping(report.nodes),
     }
 
 
-def write_report(directory: Path, projects: list[ProjectTotals], seen: ReadReport) -> list[Path]:
+def write_report(directory: Path, report: Report, seen: ReadReport) -> list[Path]:
     """Write `summary.json` and `projects.csv`; returns their paths. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     summary, table = directory / "summary.json", directory / "projects.csv"
-    text = json.dumps(report_mapping(projects, seen), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(report_mapping(report, seen), indent=2, ensure_ascii=False, allow_nan=False)
     replace_file(summary, text.encode() + b"\n")
-    replace_file(table, _csv(projects).encode())
+    replace_file(table, _csv(report.projects).encode())
     return [summary, table]
 
 

@@ -164,3 +164,14 @@ def test_settings_of_other_commands_are_not_obeyed(volume, monkeypatch):
     monkeypatch.setenv("EMISSIONS_INTERVAL", "never")
     monkeypatch.setenv("EMISSIONS_BLOB_CONNECTION_STRING", "nonsense")
     assert main(["report", str(volume)]) == 0
+
+
+def test_a_schedule_may_find_no_records_yet(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path), "--allow-empty"]) == 0
+    assert "yet" in capsys.readouterr().out
+
+
+def test_files_that_are_no_records_are_still_told(tmp_path):
+    (tmp_path / "x.ndjson").write_text("no record\n")
+    assert main([str(tmp_path), "--allow-empty"]) == 1

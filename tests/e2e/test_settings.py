@@ -33,6 +33,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "cpu_power": (*ABSURD, "20001"),
     "ram_power": (*ABSURD, "20001"),
     "attribution": (*WORDS, "process-tree"),
+    "gpu_replicas": (*ABSURD, "0", "1.5"),
+    "dcgm_url": ("", "nonsense", "ftp://x"),
     "node_meter_url": ("", "nonsense", "ftp://x"),
     "cgroup_root": (),
     "kubelet_url": ("", "nonsense", "ftp://x"),

@@ -1,38 +1,14 @@
 """The chain from usage to grams, by hand and as invariants."""
 
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.carbon.intensity import CarbonIntensity
 from sidecar.estimate.attribution import WHOLE_NODE, Shares
-from sidecar.estimate.bounded import Bounded
-from sidecar.estimate.embodied import EmbodiedRate
-from sidecar.estimate.emissions import Factors, estimate_window
-from sidecar.estimate.power import GpuPower, MeasuredOr, RamPerGib, VmShareModel
-from sidecar.units import Figure
-from tests.estimate.usages import gpu_usage, node_usage
-
-
-def figure(value, unit, low=None, high=None):
-    return Figure(value, unit, low or value, high or value, "test", 2026)
-
-
-def factors(**changes):
-    share = VmShareModel(figure(1, "W"), figure(5, "W"), 4, 4, "test")
-    chosen = Factors(
-        carbon=CarbonIntensity(figure(300, "g/kWh", 200, 450), "zone", None),
-        pue=figure(1.2, "ratio"),
-        wue=figure(0.5, "L/kWh"),
-        embodied=EmbodiedRate(Bounded.exact(2.0), Bounded.exact(4.0)),
-        cpu=MeasuredOr(share, share),
-        ram=RamPerGib(figure(0.5, "W/GiB")),
-        gpu_powers={"NVIDIA A100 80GB PCIe": GpuPower("A100", figure(50, "W"), figure(300, "W"))},
-        table_gpus=(),
-    )
-    return replace(chosen, **changes)
+from sidecar.estimate.emissions import estimate_window
+from sidecar.estimate.power import GpuPower
+from tests.estimate.usages import factors, figure, gpu_usage, node_usage
 
 
 def test_one_hour_of_the_whole_node_by_hand():

@@ -3,7 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+from sidecar.carbon.intensity import CarbonIntensity
+from sidecar.estimate.bounded import Bounded
+from sidecar.estimate.embodied import EmbodiedRate
+from sidecar.estimate.emissions import Factors
+from sidecar.estimate.power import GpuPower, MeasuredOr, RamPerGib, VmShareModel
 from sidecar.meters.reading import GpuUsage, NodeUsage
+from sidecar.units import Figure
 
 HOUR_S = 3600.0
 
@@ -38,3 +44,22 @@ def gpu_usage(**changes: Any) -> GpuUsage:
         virtual=False,
     )
     return replace(usage, **changes)
+
+
+def figure(value, unit, low=None, high=None):
+    return Figure(value, unit, low or value, high or value, "test", 2026)
+
+
+def factors(**changes):
+    share = VmShareModel(figure(1, "W"), figure(5, "W"), 4, 4, "test")
+    chosen = Factors(
+        carbon=CarbonIntensity(figure(300, "g/kWh", 200, 450), "zone", None),
+        pue=figure(1.2, "ratio"),
+        wue=figure(0.5, "L/kWh"),
+        embodied=EmbodiedRate(Bounded.exact(2.0), Bounded.exact(4.0)),
+        cpu=MeasuredOr(share, share),
+        ram=RamPerGib(figure(0.5, "W/GiB")),
+        gpu_powers={"NVIDIA A100 80GB PCIe": GpuPower("A100", figure(50, "W"), figure(300, "W"))},
+        table_gpus=(),
+    )
+    return replace(chosen, **changes)

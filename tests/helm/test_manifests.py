@@ -279,6 +279,40 @@ def test_numbers_as_names_stay_text() -> None:
     assert "2024" in webhook["namespaceSelector"]["matchExpressions"][0]["values"]
 
 
+def test_kubelet_and_metrics_are_granted_to_the_pods_of_the_namespaces_named() -> None:
+    rendered = render("attribution")
+    kubelet = rendered.one("ClusterRole", "-kubelet-stats")["rules"]
+    assert kubelet == [{"apiGroups": [""], "resources": ["nodes/stats"], "verbs": ["get"]}]
+    bound = rendered.one("ClusterRoleBinding", "-kubelet-stats")["subjects"]
+    assert {one["name"] for one in bound} == {
+        "system:serviceaccounts:vision",
+        "system:serviceaccounts:language",
+    }
+    metrics = rendered.of_kind("RoleBinding")
+    in_namespaces = {
+        (one["metadata"]["namespace"], one["subjects"][0]["name"])
+        for one in metrics
+        if one["metadata"]["name"].endswith("-pod-metrics")
+    }
+    assert in_namespaces == {
+        ("vision", "system:serviceaccounts:vision"),
+        ("language", "system:serviceaccounts:language"),
+    }
+
+
+def test_without_a_namespace_named_all_service_accounts_are_granted_it() -> None:
+    rendered = render("attribution", "--set=attribution.namespaces=null")
+    for suffix in ("-kubelet-stats", "-pod-metrics"):
+        (subject,) = rendered.one("ClusterRoleBinding", suffix)["subjects"]
+        assert subject["name"] == "system:serviceaccounts"
+
+
+def test_by_default_sidecars_hold_no_token_of_the_kubernetes_api() -> None:
+    names = [one["name"] for one in injector_json("blob")["volumes"]]
+    assert names == ["emissions", "emissions-token", "emissions-podinfo"]
+    assert "emissions-api" in [one["name"] for one in injector_json("attribution")["volumes"]]
+
+
 def test_the_collector_may_not_get_pods_where_nothing_is_handed_over() -> None:
     rules = render("blob", "--set=collector.handoverKey.mode=none").one("ClusterRole")["rules"]
     assert {rule["resources"][0] for rule in rules} == {"tokenreviews", "nodes"}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sidecar.meters.nvml import LOOK_AGAIN_S, MOST_BOARDS, NvmlMeter
+from sidecar.meters.board_meter import LOOK_AGAIN_S, MOST_BOARDS
+from sidecar.meters.nvml import NvmlMeter
 from sidecar.meters.reading import GpuReading
 from tests.fakes.nvml.fixture import FakeNvml
 

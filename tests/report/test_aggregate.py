@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.report.aggregate import ProjectTotals, Selection, aggregate, to_row
+from sidecar.report.aggregate import ProjectTotals, Report, Selection, aggregate, to_row
 from sidecar.report.read import ReadReport
 from sidecar.report.write import write_report
 from tests.report.records import record
@@ -16,7 +16,7 @@ ALL = Selection()
 
 
 def test_energies_and_emissions_add_up_per_project():
-    totals = aggregate([record("1"), record("2"), record("3", project="other")], ALL)
+    totals = aggregate([record("1"), record("2"), record("3", project="other")], ALL).projects
     assert [(item.project, item.energy_kwh, item.emissions_g) for item in totals] == [
         ("demo", 2.0, 600.0),
         ("other", 1.0, 300.0),
@@ -24,22 +24,22 @@ def test_energies_and_emissions_add_up_per_project():
 
 
 def test_the_project_with_most_emissions_comes_first():
-    totals = aggregate([record("1"), record("2", project="big", emissions_g=9e9)], ALL)
+    totals = aggregate([record("1"), record("2", project="big", emissions_g=9e9)], ALL).projects
     assert totals[0].project == "big"
 
 
 def test_what_no_record_knows_stays_unknown():
-    (totals,) = aggregate([record("1", gpu_energy_kwh=None)], ALL)
+    (totals,) = aggregate([record("1", gpu_energy_kwh=None)], ALL).projects
     assert totals.gpu_energy_kwh is None
 
 
 def test_records_without_emissions_are_counted():
-    (totals,) = aggregate([record("1"), record("2", emissions_g=None)], ALL)
+    (totals,) = aggregate([record("1"), record("2", emissions_g=None)], ALL).projects
     assert (totals.records, totals.records_without_emissions) == (2, 1)
 
 
 def test_a_start_record_counts_its_run_but_no_window():
-    (totals,) = aggregate([record("0", event="start", energy_kwh=None)], ALL)
+    (totals,) = aggregate([record("0", event="start", energy_kwh=None)], ALL).projects
     row = to_row(totals)
     assert (row["runs"], row["pods"], row["records"], row["energy_kwh"]) == (1, 1, 0, None)
 
@@ -49,26 +49,28 @@ def test_the_mean_intensity_is_weighted_by_energy():
         record("1", facility_energy_kwh=1.0, emissions_g=100.0),
         record("2", facility_energy_kwh=3.0, emissions_g=900.0),
     ]
-    (totals,) = aggregate(records, ALL)
+    (totals,) = aggregate(records, ALL).projects
     assert totals.carbon_intensity_g_per_kwh == 250.0
 
 
 def test_energy_is_split_by_quality_and_level():
     records = [record("1"), record("2", quality="measured", carbon_intensity_level=None)]
-    (totals,) = aggregate(records, ALL)
+    (totals,) = aggregate(records, ALL).projects
     assert totals.energy_kwh_by_quality == {"estimated": 1.0, "measured": 1.0}
     assert totals.energy_kwh_by_carbon_intensity_level == {"zone": 1.0, "set": 1.0}
 
 
 def test_only_the_projects_asked_for_are_added_up():
-    totals = aggregate([record("1"), record("2", project="other")], Selection(frozenset({"other"})))
+    totals = aggregate(
+        [record("1"), record("2", project="other")], Selection(frozenset({"other"}))
+    ).projects
     assert [item.project for item in totals] == ["other"]
 
 
 def test_since_is_included_and_until_is_not():
     selection = Selection(since="2026-11-22T08:00:00.000Z", until="2026-11-22T08:00:15.000Z")
     later = record("2", window_start="2026-11-22T08:00:15.000Z")
-    (totals,) = aggregate([record("1"), later], selection)
+    (totals,) = aggregate([record("1"), later], selection).projects
     assert totals.records == 1
 
 
@@ -78,15 +80,15 @@ amount = st.none() | st.floats(0, 1e6)
 @given(st.lists(st.tuples(st.sampled_from("abc"), amount), max_size=20))
 def test_nothing_is_lost_between_records_and_totals(rows):
     records = [record(str(n), project=p, energy_kwh=e) for n, (p, e) in enumerate(rows)]
-    totals = aggregate(records, ALL)
+    totals = aggregate(records, ALL).projects
     assert sum(item.records for item in totals) == len(rows)
     known = sum(e for _, e in rows if e is not None)
     assert sum(item.energy_kwh or 0 for item in totals) == pytest.approx(known)
 
 
 def test_json_and_csv_hold_the_same_totals(tmp_path):
-    projects = aggregate([record("1"), record("2", project="other", quality="measured")], ALL)
-    write_report(tmp_path / "out", projects, ReadReport(files=1, records=2))
+    report = aggregate([record("1"), record("2", project="other", quality="measured")], ALL)
+    write_report(tmp_path / "out", report, ReadReport(files=1, records=2))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     with (tmp_path / "out" / "projects.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -96,15 +98,15 @@ def test_json_and_csv_hold_the_same_totals(tmp_path):
 
 
 def test_a_project_name_is_no_formula_in_the_csv(tmp_path):
-    projects = aggregate([record("1", project='=HYPERLINK("x")')], ALL)
-    write_report(tmp_path, projects, ReadReport())
+    report = aggregate([record("1", project='=HYPERLINK("x")')], ALL)
+    write_report(tmp_path, report, ReadReport())
     with (tmp_path / "projects.csv").open() as stream:
         (row,) = csv.DictReader(stream)
     assert row["project"].startswith("'=")
 
 
 def test_no_records_still_make_a_report(tmp_path):
-    write_report(tmp_path, [], ReadReport())
+    write_report(tmp_path, Report([], []), ReadReport())
     header = (tmp_path / "projects.csv").read_text().splitlines()
     assert len(header) == 1
     assert to_row(ProjectTotals("x"))["energy_kwh"] is None

@@ -86,6 +86,12 @@ env:
   - name: EMISSIONS_CLUSTER
     value: {{ . | quote }}
   {{- end }}
+  {{- if or .Values.attribution.kubelet .Values.attribution.metricsApi }}
+  - name: EMISSIONS_KUBERNETES_TOKEN_FILE
+    value: /var/run/secrets/emissions-api/token
+  - name: EMISSIONS_KUBERNETES_CA_FILE
+    value: /var/run/secrets/emissions-api/ca.crt
+  {{- end }}
   {{- /* Left away again where a pod asks for no GPU: a hardened node refuses such a container. */}}
   {{- if eq .Values.sidecar.gpu.source "nvml" }}
   - name: NVIDIA_VISIBLE_DEVICES
@@ -140,6 +146,11 @@ volumeMounts:
     mountPath: /var/run/secrets/emissions
     readOnly: true
   {{- end }}
+  {{- if or .Values.attribution.kubelet .Values.attribution.metricsApi }}
+  - name: emissions-api
+    mountPath: /var/run/secrets/emissions-api
+    readOnly: true
+  {{- end }}
   - name: emissions-podinfo
     mountPath: /etc/podinfo
     readOnly: true
@@ -157,6 +168,18 @@ volumeMounts:
           path: token
           audience: emissions-collector
           expirationSeconds: 3600
+{{- end }}
+{{- if or .Values.attribution.kubelet .Values.attribution.metricsApi }}
+- name: emissions-api
+  projected:
+    sources:
+      - serviceAccountToken:
+          path: token
+          expirationSeconds: 3600
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{key: ca.crt, path: ca.crt}]
+          optional: true
 {{- end }}
 - name: emissions-podinfo
   downwardAPI:

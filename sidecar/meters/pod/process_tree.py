@@ -8,7 +8,7 @@ parent when it ends; one that nobody waits for (its parent ignores SIGCHLD) take
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class CpuTimeLedger:
     Each process adds its own growth. Time that a parent has taken over from ended children adds
     only what exceeds those children's last known times, which are owed until the next round: they
     were counted while the children lived. What was used before the first round is not counted.
+    A process whose parent is 0 has it outside the PID namespace: nobody here takes its time over.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,7 @@ class CpuTimeLedger:
         ended_ticks = sum(
             known.own_ticks + known.reaped_ticks
             for known in self._known.values()
-            if not _is_same(known, processes.get(known.pid))
+            if known.parent != 0 and not _is_same(known, processes.get(known.pid))
         )
         owed_ticks = self._owed_ticks + ended_ticks
         paid_ticks = min(owed_ticks, reaped_ticks)
@@ -105,99 +106,62 @@ class MemoryIntegral:
         return self._byte_s
 
 
-class ProcessTreeSource:
-    """CPU time since opening, and the working set, of the descendants of a process.
+class SamplePace:
+    """When to look at memory again: each second, or as often as a small share of a CPU allows."""
 
-    `root_pid` is normally the metering process itself, which becomes the parent of orphans
-    (PR_SET_CHILD_SUBREAPER); its own CPU time and memory are left out unless `include_root` (a
-    program that meters itself). A process once seen stays in, even when it moves to another parent.
-    Not seen: what starts and ends between two readings under a parent that never waits for it.
-
-    The working set is the sum of (resident - shared) of `statm` plus the largest shared part:
-    libraries and shared memory are mostly the same pages in all processes of a job. Pages that
-    forked workers share by copy-on-write count in each, so the sum is cut off at what the node uses
-    (MemTotal - MemFree): it is never more than there is.
-    """
-
-    name: PodMethod = "process-tree"
-    needs = ""
-    is_local = True
-
-    def __init__(
-        self,
-        root_pid: int,
-        proc_root: Path,
-        *,
-        include_root: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._root_pid = root_pid
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._memory = MemoryIntegral()
-        self._next_sample_s = 0.0
-        self._proc_root = str(proc_root)
-        self._include_root = include_root
-        self._ticks_per_s = os.sysconf("SC_CLK_TCK")
-        self._page_bytes = os.sysconf("SC_PAGESIZE")
-        self._condition = Condition("pod", log)
-        self._ledger = CpuTimeLedger()
-        self.read()
+        self._next_s = 0.0
 
     @property
-    def needs_sampling(self) -> bool:
-        """Memory is seen only when it is looked at."""
-        return True
+    def is_due(self) -> bool:
+        """Whether the time has come."""
+        return self._clock() >= self._next_s
 
-    def sample(self) -> None:
-        """Look at the memory, as often as a small share of one CPU allows."""
-        if self._clock() >= self._next_sample_s:
-            self.read()
-
-    def read(self) -> PodReading:
-        """CPU seconds since opening, never less than before; None while `/proc` cannot be read."""
-        began_s = self._clock()
-        reading = self._look(began_s)
+    def looked(self, began_s: float) -> None:
+        """Note a look that began at that time and has just ended."""
         cost_s = max(0.0, self._clock() - began_s)
-        self._next_sample_s = began_s + max(SAMPLE_PERIOD_S, cost_s / SAMPLE_CPU_SHARE)
-        return reading
+        self._next_s = began_s + max(SAMPLE_PERIOD_S, cost_s / SAMPLE_CPU_SHARE)
 
-    def _look(self, now_s: float) -> PodReading:
-        try:
-            root = self._times_of(self._root_pid)
-            processes = self._tree_below(root)
-        except (OSError, ValueError) as error:
-            self._condition.fails(f"cannot read process {self._root_pid}: {error}")
-            return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
-        self._ledger.advance(processes)
-        self._condition.works(f"processes below {self._root_pid}")
-        working_set_bytes = self._working_set_bytes(processes)
-        return PodReading(
-            cpu_s=self._ledger.total_ticks / self._ticks_per_s,
-            working_set_bytes=working_set_bytes,
-            memory_byte_s=self._memory.advance(now_s, working_set_bytes),
-            method=self.name,
-        )
 
-    def status(self) -> tuple[MeterStatus, ...]:
-        """How the last reading went."""
-        return (self._condition.status,)
+class ProcessTable:
+    """The processes in one `/proc`, and the memory they have."""
 
-    def _tree_below(self, root: ProcessTimes) -> dict[int, ProcessTimes]:
-        """Root and descendants, each read after its parent.
+    def __init__(self, proc_root: Path) -> None:
+        self._proc_root = str(proc_root)
+        self._page_bytes = os.sysconf("SC_PAGESIZE")
+
+    def times_of(self, pid: int) -> ProcessTimes:
+        """Read one process.
+
+        Raises:
+            OSError: there is none, or none that we may see.
+            ValueError: its file is torn.
+
+        """
+        return parse_process_stat(pid, read_kernel_file(f"{self._proc_root}/{pid}/stat"))
+
+    def below(
+        self, parent_pid: int, ledger: CpuTimeLedger, *, without: int = 0
+    ) -> dict[int, ProcessTimes]:
+        """Descendants of a process, and what the ledger knows, each read after its parent.
 
         In that order a child that ends meanwhile is missed once (the ledger makes up for it), but
-        never read alive and then again as time its parent took over.
+        never read alive and then again as time its parent took over. Parent 0 gives all processes
+        of a PID namespace; `without` is a process that the caller has read himself, before.
+
+        Raises:
+            OSError: `/proc` cannot be listed.
+
         """
-        listed = {
-            process.pid: process for process in self._all_processes() if process.pid != root.pid
-        }
+        listed = {process.pid: process for process in self._all(ledger) if process.pid != without}
         children: dict[int, list[ProcessTimes]] = {}
         for process in listed.values():
             children.setdefault(process.parent, []).append(process)
-        tree = {root.pid: root if self._include_root else _without_own_time(root)}
-        pending = [(process, False) for process in listed.values() if self._ledger.knows(process)]
-        pending.extend((process, False) for process in children.get(root.pid, ()))
-        visited = {root.pid}
+        tree: dict[int, ProcessTimes] = {}
+        pending = [(process, False) for process in listed.values() if ledger.knows(process)]
+        pending.extend((process, False) for process in children.get(parent_pid, ()))
+        visited = {without}
         while pending:
             process, stale = pending.pop()
             if process.pid in visited:
@@ -205,43 +169,44 @@ class ProcessTreeSource:
             visited.add(process.pid)
             # Listed by pid: a child with a lower pid than its parent's was read before it.
             stale = stale or process.pid < process.parent
-            current = self._times_if_alive(process.pid) if stale else process
+            current = self._times_if_alive(process.pid, ledger) if stale else process
             if current is not None and current.started == process.started:
                 tree[process.pid] = current
             pending.extend((child, stale) for child in children.get(process.pid, ()))
         return tree
 
-    def _all_processes(self) -> Iterator[ProcessTimes]:
-        with os.scandir(self._proc_root) as entries:
-            pids = sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
-        for pid in pids:
-            process = self._times_if_alive(pid)
-            if process is not None:
-                yield process
+    def working_set_bytes(self, pids: Iterable[int]) -> int | None:
+        """Sum of (resident - shared) of `statm` plus the largest shared part.
 
-    def _times_if_alive(self, pid: int) -> ProcessTimes | None:
-        """None for a process that has just ended; one that cannot be read now is as it was."""
-        try:
-            return self._times_of(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            return None
-        except (OSError, ValueError):
-            return self._ledger.last(pid)
-
-    def _times_of(self, pid: int) -> ProcessTimes:
-        return parse_process_stat(pid, read_kernel_file(f"{self._proc_root}/{pid}/stat"))
-
-    def _working_set_bytes(self, processes: dict[int, ProcessTimes]) -> int | None:
+        Libraries and shared memory are mostly the same pages in all processes of a job. Pages that
+        forked workers share by copy-on-write count in each, so the sum is cut off at what the node
+        uses (MemTotal - MemFree): it is never more than there is. None where that is not told.
+        """
         private_pages = largest_shared_pages = 0
-        for pid in processes:
-            if pid == self._root_pid and not self._include_root:
-                continue
+        for pid in pids:
             resident, shared = self._pages_of(pid)
             private_pages += max(0, resident - shared)
             largest_shared_pages = max(largest_shared_pages, shared)
         size = (private_pages + largest_shared_pages) * self._page_bytes
         used = self._used_bytes()
         return None if used is None else min(size, used)
+
+    def _all(self, ledger: CpuTimeLedger) -> Iterator[ProcessTimes]:
+        with os.scandir(self._proc_root) as entries:
+            pids = sorted(int(entry.name) for entry in entries if entry.name.isdecimal())
+        for pid in pids:
+            process = self._times_if_alive(pid, ledger)
+            if process is not None:
+                yield process
+
+    def _times_if_alive(self, pid: int, ledger: CpuTimeLedger) -> ProcessTimes | None:
+        """None for a process that has just ended; one that cannot be read now is as it was."""
+        try:
+            return self.times_of(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        except (OSError, ValueError):
+            return ledger.last(pid)
 
     def _pages_of(self, pid: int) -> tuple[int, int]:
         try:
@@ -258,6 +223,81 @@ class ProcessTreeSource:
         except (OSError, ValueError, KeyError, IndexError):
             return None
         return max(0, total - free) * KIB
+
+
+class ProcessTreeSource:
+    """CPU time since opening, and the working set, of the descendants of a process.
+
+    `root_pid` is normally the metering process itself, which becomes the parent of orphans
+    (PR_SET_CHILD_SUBREAPER); its own CPU time and memory are left out unless `include_root` (a
+    program that meters itself). A process once seen stays in, even when it moves to another parent.
+    Not seen: what starts and ends between two readings under a parent that never waits for it.
+    """
+
+    name: PodMethod = "process-tree"
+    needs = ""
+    is_local = True
+
+    def __init__(
+        self,
+        root_pid: int,
+        proc_root: Path,
+        *,
+        include_root: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root_pid = root_pid
+        self._include_root = include_root
+        self._clock = clock
+        self._pace = SamplePace(clock)
+        self._table = ProcessTable(proc_root)
+        self._ledger = CpuTimeLedger()
+        self._memory = MemoryIntegral()
+        self._ticks_per_s = os.sysconf("SC_CLK_TCK")
+        self._condition = Condition("pod", log)
+        self.read()
+
+    @property
+    def needs_sampling(self) -> bool:
+        """Memory is seen only when it is looked at."""
+        return True
+
+    def sample(self) -> None:
+        """Look at the memory, as often as a small share of one CPU allows."""
+        if self._pace.is_due:
+            self.read()
+
+    def read(self) -> PodReading:
+        """CPU seconds since opening, never less than before; None while `/proc` cannot be read."""
+        began_s = self._clock()
+        reading = self._look(began_s)
+        self._pace.looked(began_s)
+        return reading
+
+    def _look(self, now_s: float) -> PodReading:
+        try:
+            root = self._table.times_of(self._root_pid)
+            below = self._table.below(self._root_pid, self._ledger, without=self._root_pid)
+        except (OSError, ValueError) as error:
+            self._condition.fails(f"cannot read process {self._root_pid}: {error}")
+            return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
+        self._ledger.advance({root.pid: self._counted(root), **below})
+        self._condition.works(f"processes below {self._root_pid}")
+        pids = [root.pid, *below] if self._include_root else [*below]
+        working_set_bytes = self._table.working_set_bytes(pids)
+        return PodReading(
+            cpu_s=self._ledger.total_ticks / self._ticks_per_s,
+            working_set_bytes=working_set_bytes,
+            memory_byte_s=self._memory.advance(now_s, working_set_bytes),
+            method=self.name,
+        )
+
+    def status(self) -> tuple[MeterStatus, ...]:
+        """How the last reading went."""
+        return (self._condition.status,)
+
+    def _counted(self, root: ProcessTimes) -> ProcessTimes:
+        return root if self._include_root else without_own_time(root)
 
 
 def parse_process_stat(pid: int, content: bytes) -> ProcessTimes:
@@ -280,7 +320,8 @@ def parse_process_stat(pid: int, content: bytes) -> ProcessTimes:
     )
 
 
-def _without_own_time(process: ProcessTimes) -> ProcessTimes:
+def without_own_time(process: ProcessTimes) -> ProcessTimes:
+    """Return a process of which only the time of its ended children counts."""
     return ProcessTimes(process.pid, process.parent, process.started, 0, process.reaped_ticks)
 
 

@@ -8,6 +8,8 @@
  *   N.power_mw=251000          N.energy_mj=123456         N.util=87      absent = not supported (3)
  *   N.limit_mw=400000          N.managed_limit_mw=400000  N.virt=2
  *   N.mig=1  N.mig_uuids=MIG-a,MIG-b                      N.lost=1
+ *   N.mig_slices=1,3           compute slices of each MIG device (N.gi_slices: of its GPU instance)
+ *   N.mig_max=7                MIG devices that the board may have
  *   N.energy_mj=integrate      power_mw times the time since the library was loaded
  *   error.FUNC=15              N.error.FUNC=999           FUNC without its version, as nvmlInit
  */
@@ -135,18 +137,23 @@ static void uuid_of(int gpu, char *uuid, size_t size)
         snprintf(uuid, size, "GPU-%08x-0000-4000-8000-000000000000", gpu);
 }
 
-/* The n-th MIG device of a GPU; 0 when there is none. */
-static int slice_uuid(int gpu, int slice, char *uuid, size_t size)
+/* The n-th word of a list of a GPU; 0 when there is none. */
+static int listed(int gpu, const char *key, int n, char *word, size_t size)
 {
-    char all[512], *rest = all, *word;
-    if (!gpu_state(gpu, "mig_uuids", all, sizeof all))
+    char all[512], *rest = all, *next;
+    if (!gpu_state(gpu, key, all, sizeof all))
         return 0;
-    for (int i = 0; (word = strsep(&rest, ",")) != NULL; i++)
-        if (i == slice) {
-            snprintf(uuid, size, "%s", word);
+    for (int i = 0; (next = strsep(&rest, ",")) != NULL; i++)
+        if (i == n) {
+            snprintf(word, size, "%s", next);
             return 1;
         }
     return 0;
+}
+
+static int slice_uuid(int gpu, int slice, char *uuid, size_t size)
+{
+    return listed(gpu, "mig_uuids", slice, uuid, size);
 }
 
 static nvmlReturn_t copy(const char *text, char *buffer, unsigned length)
@@ -325,4 +332,27 @@ nvmlReturn_t nvmlDeviceGetVirtualizationMode(nvmlDevice_t device, nvmlGpuVirtual
     nvmlReturn_t error = whole("nvmlDeviceGetVirtualizationMode", device, "virt", &value);
     *mode = (nvmlGpuVirtualizationMode_t)value;
     return error;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned int *count)
+{
+    return whole("nvmlDeviceGetMaxMigDeviceCount", device, "mig_max", count);
+}
+
+nvmlReturn_t nvmlDeviceGetAttributes_v2(nvmlDevice_t device, nvmlDeviceAttributes_t *attributes)
+{
+    char text[64];
+    nvmlReturn_t error = refusal("nvmlDeviceGetAttributes", device->gpu);
+    if (error != NVML_SUCCESS)
+        return error;
+    memset(attributes, 0, sizeof *attributes);
+    if (device->slice < 0)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (!listed(device->gpu, "mig_slices", device->slice, text, sizeof text))
+        return NVML_ERROR_NOT_SUPPORTED;
+    attributes->computeInstanceSliceCount = (unsigned)atoi(text);
+    attributes->gpuInstanceSliceCount = attributes->computeInstanceSliceCount;
+    if (listed(device->gpu, "gi_slices", device->slice, text, sizeof text))
+        attributes->gpuInstanceSliceCount = (unsigned)atoi(text);
+    return NVML_SUCCESS;
 }
