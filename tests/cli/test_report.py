@@ -167,11 +167,11 @@ def test_settings_of_other_commands_are_not_obeyed(volume, monkeypatch):
 
 
 def test_a_schedule_may_find_no_records_yet(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
-    assert main([str(tmp_path), "--allow-empty"]) == 0
+    assert main(["report", str(tmp_path)]) == 1
+    assert main(["report", str(tmp_path), "--allow-empty"]) == 0
     assert "yet" in capsys.readouterr().out
 
 
 def test_files_that_are_no_records_are_still_told(tmp_path):
     (tmp_path / "x.ndjson").write_text("no record\n")
-    assert main([str(tmp_path), "--allow-empty"]) == 1
+    assert main(["report", str(tmp_path), "--allow-empty"]) == 1

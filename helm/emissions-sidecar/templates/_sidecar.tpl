@@ -80,6 +80,10 @@ env:
   - name: EMISSIONS_GPU_SOURCE
     value: {{ .Values.sidecar.gpu.source }}
   {{- end }}
+  {{- if ne (int .Values.sidecar.gpu.replicas) 1 }}
+  - name: EMISSIONS_GPU_REPLICAS
+    value: {{ .Values.sidecar.gpu.replicas | quote }}
+  {{- end }}
   - name: EMISSIONS_INTERVAL
     value: {{ .Values.sidecar.interval | quote }}
   {{- with .Values.sidecar.clusterName }}

@@ -96,8 +96,8 @@ class KubeletSource:
 
     name: PodMethod = "kubelet"
     needs = (
-        'a ClusterRole with "get" on nodes/stats for the pod\'s service account, and its token '
-        "mounted (automountServiceAccountToken)"
+        'chart value attribution.kubelet: a ClusterRole with "get" on nodes/stats for the pod\'s '
+        "service account, and its token mounted"
     )
     is_local = False
     needs_sampling = False

@@ -68,8 +68,8 @@ class MetricsApiSource:
 
     name: PodMethod = "metrics-api"
     needs = (
-        'a Role in the namespace with "get" on pods.metrics.k8s.io for the pod\'s service account, '
-        "and its token mounted (automountServiceAccountToken)"
+        'chart value attribution.metricsApi: a Role in the namespace with "get" on '
+        "pods.metrics.k8s.io for the pod's service account, and its token mounted"
     )
     is_local = False
     needs_sampling = False
