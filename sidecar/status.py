@@ -3,6 +3,7 @@
 `GET /healthz`: 200 while metering goes on. `GET /metrics`: Prometheus text. `GET` or `POST
 /terminating`: the preStop hook; from then on windows are short and shipped at once. Nothing here can
 stop or delay the metering, and nothing secret is told: the address may be open to the whole cluster.
+`HttpServer` below it, which bounds what clients can take, serves the node meter too.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from socketserver import TCPServer
 from typing import Any, Final, Protocol, cast
 
@@ -24,6 +26,9 @@ CONNECTIONS_MAX: Final = 8
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """So much of a request's body is read, and dropped."""
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""So much of a request's head is read; http.server itself would take 6 MB."""
 
 END_S: Final = 1.0
 """A request that was hung up on ends at once; this long is waited for it at most."""
@@ -54,17 +59,40 @@ class Answer:
     allow: str | None = None
 
 
-class StatusServer:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One HTTP request: its path without the query, and who it says to come from."""
+
+    method: str
+    path: str
+    authorization: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What clients may take: requests served at a time, and seconds for each.
+
+    One more request ends the oldest that is older than `spared_s`, or waits until there is one.
+    """
+
+    connections: int
+    request_s: float
+    spared_s: float = 0.0
+
+
+class HttpServer:
     """Serves in daemon threads until closed. Raises OSError where the address cannot be had."""
 
     def __init__(
-        self, address: tuple[str, int], watched: Watched, metrics: Callable[[], tuple[bytes, str]]
+        self,
+        address: tuple[str, int],
+        answer: Callable[[Asked], Answer],
+        bounds: Bounds,
+        name: str = "status",
     ) -> None:
-        self._watched = watched
-        self._metrics = metrics
-        self._server = _Server(address, self.answer)
+        self._server = _Server(address, answer, bounds)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="status", daemon=True, args=(0.2,)
+            target=self._server.serve_forever, name=name, daemon=True, args=(0.2,)
         )
 
     @property
@@ -86,6 +114,21 @@ class StatusServer:
         if self._thread.ident is not None:
             self._server.shutdown()
         self._server.server_close()
+
+
+class StatusServer(HttpServer):
+    """Speaks for what is watched."""
+
+    def __init__(
+        self, address: tuple[str, int], watched: Watched, metrics: Callable[[], tuple[bytes, str]]
+    ) -> None:
+        self._watched = watched
+        self._metrics = metrics
+        super().__init__(
+            address,
+            lambda asked: self.answer(asked.method, asked.path),
+            Bounds(CONNECTIONS_MAX, REQUEST_S),
+        )
 
     def answer(self, method: str, path: str) -> Answer:
         """Answer one request."""
@@ -110,6 +153,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_S
     server_version = "emissions-sidecar"
     sys_version = ""
+    disable_nagle_algorithm = True  # or the body waits for the head to be acknowledged, some 40 ms
+
+    def setup(self) -> None:
+        """Begin; no head is read that is longer than any of ours."""
+        super().setup()
+        self.rfile = cast("BufferedIOBase", _BoundedInput(self.rfile))
 
     def _respond(self) -> None:
         self._drop_body()
@@ -131,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = cast("_Server", self.server)
         path = self.path.partition("?")[0]
         try:
-            return server.answer(self.command, path)
+            return server.answer(Asked(self.command, path, self.headers.get("Authorization")))
         except Exception:  # noqa: BLE001 - what is told of the metering must not end with it
             _log.exception("%s could not be answered, which is a bug", path[:80])
             return Answer(500, b"this could not be answered; see the log\n")
@@ -146,6 +195,25 @@ class _Handler(BaseHTTPRequestHandler):
         """Log no requests: kubelet asks every few seconds."""
 
 
+class _BoundedInput:
+    """What a client sends, up to the bytes that a head and a body may have."""
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - as http.server makes it
+        self._stream = stream
+        self._left = HEAD_BYTES_MAX + BODY_BYTES_MAX
+        self.close = stream.close
+
+    def readline(self, size: int) -> bytes:
+        return self._counted(self._stream.readline(min(size, max(0, self._left - BODY_BYTES_MAX))))
+
+    def read(self, size: int) -> bytes:
+        return self._counted(self._stream.read(min(size, self._left)))
+
+    def _counted(self, content: bytes) -> bytes:
+        self._left -= len(content)
+        return content
+
+
 class _Server(ThreadingHTTPServer):
     """A thread for each request, and never many of them."""
 
@@ -154,9 +222,12 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_port = False
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], answer: Callable[[str, str], Answer]) -> None:
+    def __init__(
+        self, address: tuple[str, int], answer: Callable[[Asked], Answer], bounds: Bounds
+    ) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.answer = answer
+        self._bounds = bounds
         self._begun_s: dict[socket.socket, float] = {}
         self._ended = threading.Condition()
         super().__init__(address, _Handler)
@@ -171,10 +242,18 @@ class _Server(ThreadingHTTPServer):
         """Begin a request; where there are too many, hang up on the oldest and wait for their end."""
         with self._ended:
             self._begun_s[request] = time.monotonic()
-            for oldest in list(self._begun_s)[:-CONNECTIONS_MAX]:
-                _hang_up(oldest)
-            self._ended.wait_for(lambda: len(self._begun_s) <= CONNECTIONS_MAX, END_S)
+            self._make_room()
         super().process_request(request, client_address)
+
+    def _make_room(self) -> None:
+        """Hang up on the oldest, but for those that are spared, until there are not too many."""
+        spared_s, most = self._bounds.spared_s, self._bounds.connections
+        ends_s = time.monotonic() + spared_s + END_S
+        while len(self._begun_s) > most and time.monotonic() < ends_s:
+            for oldest in list(self._begun_s)[:-most]:
+                if time.monotonic() - self._begun_s[oldest] >= spared_s:
+                    _hang_up(oldest)
+            self._ended.wait(spared_s or END_S)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
         """End a request."""
@@ -187,7 +266,7 @@ class _Server(ThreadingHTTPServer):
         """Hang up on who takes too long; a byte now and then does not count. Called every 0.2 s."""
         with self._ended:
             for request, begun_s in self._begun_s.items():
-                if time.monotonic() - begun_s > REQUEST_S:
+                if time.monotonic() - begun_s > self._bounds.request_s:
                     _hang_up(request)
 
     def server_close(self) -> None:

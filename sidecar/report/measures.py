@@ -32,7 +32,7 @@ GROUPINGS: Final[Mapping[str, tuple[Dimension, ...]]] = {
     "hours": ("weekday", "hour"),
     "project_hours": ("project", "weekday", "hour"),
 }
-"""The tables of a report, by name: what each is grouped by. Days and hours are UTC; weekday 0 is Monday."""
+"""The tables of a report by name, and what each is grouped by. Days and hours are UTC; 0 is Monday."""
 
 
 @dataclass(frozen=True, slots=True)
