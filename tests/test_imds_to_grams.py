@@ -48,7 +48,7 @@ def record_of(location, vm_size, vcpus=4, memory_gib=16.0):
     )
     estimate = estimate_window(usage, WHOLE_NODE, factors)
     occasion = Occasion("u.b.1", Window(0.0, HOUR_S, HOUR_S, 0.0), "window")
-    metered = Metered(usage, estimate, "whole-node")
+    metered = Metered(usage, estimate)
     return window_record(with_country(identity, CATALOGUE), factors, occasion, metered)
 
 

@@ -110,6 +110,9 @@ def _run(words: list[str]) -> int:
     try:
         module = cast("CommandModule", importlib.import_module(f"sidecar.cli.{words[0]}"))
         return module.main(words[1:])
+    except SystemExit:  # help, or a wrong command line: nothing listens for the signals
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     except SettingsError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         line = " ".join(str(error).splitlines())

@@ -1,6 +1,7 @@
 """A bad setting is one line on standard error that names it, and exit code 2; nothing is begun."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,3 +252,10 @@ def test_values_that_are_not_utf8_are_recorded_or_refused_in_words(tmp_path: Pat
         outcome = sidecar("run", "--for", "100ms", "--volume", tmp_path, name, b"caf\xe9")
         assert outcome.code == 2
         assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["run", "--help"], ["run", "--pue", "x"], ["webhook", "--nonsense"]])
+def test_signals_that_were_held_back_for_a_command_are_heard_again_if_it_does_not_begin(words):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    main(words)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before

@@ -127,7 +127,10 @@ def test_the_sidecar_asks_for_nothing_that_could_hold_up_or_endanger_a_pod(value
     }
 
 
-@pytest.mark.parametrize("value_set", VALUE_SETS)
+WITHOUT_NODE_METER = [one for one in VALUE_SETS if one != "node-meter"]
+
+
+@pytest.mark.parametrize("value_set", WITHOUT_NODE_METER)
 def test_nothing_of_ours_needs_a_privilege(value_set: str) -> None:
     rendered = render(value_set)
     for word in ("hostPath", "privileged", ":latest", "hostNetwork: true", "hostPort"):
@@ -151,7 +154,7 @@ def test_only_the_collector_and_the_test_talk_to_the_kubernetes_api(value_set: s
         for template in pod_templates(document):
             component = template["metadata"]["labels"]["app.kubernetes.io/component"]
             mounts_token = template["spec"]["automountServiceAccountToken"]
-            assert mounts_token is (component in ("collector", "test"))
+            assert mounts_token is (component in ("collector", "node-meter", "test"))
 
 
 def test_the_collector_may_review_tokens_and_get_pods_and_nodes_and_no_more() -> None:
@@ -307,6 +310,45 @@ def test_without_a_namespace_named_all_service_accounts_are_granted_it() -> None
         assert subject["name"] == "system:serviceaccounts"
 
 
+def test_the_node_meter_mounts_two_directories_of_the_node_and_has_no_capability() -> None:
+    (template,) = pod_templates(render("node-meter").one("DaemonSet"))
+    (container,) = template["spec"]["containers"]
+    paths = {one["hostPath"]["path"] for one in template["spec"]["volumes"] if "hostPath" in one}
+    assert paths == {"/sys/fs/cgroup", "/var/lib/kubelet/pod-resources"}
+    mounts = {one["name"]: one.get("readOnly") for one in container["volumeMounts"]}
+    assert mounts["cgroup"] is mounts["pod-resources"] is True
+    security = container["securityContext"]
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert (security["allowPrivilegeEscalation"], security["runAsUser"]) == (False, 0)
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & template["spec"].keys()
+
+
+def test_a_node_meter_without_gpus_does_not_run_as_root() -> None:
+    (template,) = pod_templates(render("node-meter", "--set=nodeMeter.gpus=false").one("DaemonSet"))
+    (container,) = template["spec"]["containers"]
+    assert container["securityContext"]["runAsUser"] == 65532
+    assert "--gpu-source=none" in container["args"]
+    assert "NVIDIA_VISIBLE_DEVICES" not in {one["name"] for one in container["env"]}
+    assert "pod-resources" not in {one["name"] for one in template["spec"]["volumes"]}
+
+
+def test_the_node_meter_may_review_tokens_and_no_more() -> None:
+    rules = render("node-meter").one("ClusterRole", "-node-meter")["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["tokenreviews"], ["create"])
+    ]
+
+
+def test_sidecars_ask_the_node_meter_of_their_own_node_with_a_token() -> None:
+    rendered = render("node-meter")
+    service = rendered.one("Service", "-node-meter")
+    assert service["spec"]["internalTrafficPolicy"] == "Local"
+    content = injector_json("node-meter", "--set=sidecar.transport=none")
+    env = {one["name"]: one.get("value") for one in content["container"]["env"]}
+    assert env["EMISSIONS_NODE_METER_URL"] == f"http://{service['metadata']['name']}.emissions.svc"
+    assert "emissions-token" in [one["name"] for one in content["volumes"]]
+
+
 def test_by_default_sidecars_hold_no_token_of_the_kubernetes_api() -> None:
     names = [one["name"] for one in injector_json("blob")["volumes"]]
     assert names == ["emissions", "emissions-token", "emissions-podinfo"]
@@ -357,7 +399,7 @@ def test_a_digest_wins_over_a_tag_and_the_sidecars_registry_over_the_common_one(
     )
 
 
-@pytest.mark.parametrize("value_set", ["existing-certs", "directory", "direct-blob"])
+@pytest.mark.parametrize("value_set", ["existing-certs", "directory", "direct-blob", "node-meter"])
 def test_every_flag_that_is_passed_is_one_of_the_command(
     value_set: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,7 +410,7 @@ def test_every_flag_that_is_passed_is_one_of_the_command(
                 continue
             command, *words = container["args"]
             with pytest.raises(SystemExit):
-                importlib.import_module(f"sidecar.cli.{command}").main(["--help"])
+                importlib.import_module(f"sidecar.cli.{command.replace('-', '_')}").main(["--help"])
             known = capsys.readouterr().out
             for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
                 assert re.search(rf"{re.escape(flag)}\b", known), f"{command} has no {flag}"

@@ -35,8 +35,13 @@ app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 {{- end }}
 
+{{- /* The key of a component's values: node-meter has nodeMeter. */}}
+{{- define "emissions-sidecar.key" -}}
+{{- .component | replace "-" "_" | camelcase | untitle -}}
+{{- end }}
+
 {{- define "emissions-sidecar.serviceAccountName" -}}
-{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- $account := (index .root.Values (include "emissions-sidecar.key" .)).serviceAccount -}}
 {{- $own := printf "%s-%s" (include "emissions-sidecar.fullname" .root) .component -}}
 {{- $account.name | default (ternary $own "default" $account.create) -}}
 {{- end }}
@@ -45,11 +50,12 @@ app.kubernetes.io/component: {{ .component }}
 {{- define "emissions-sidecar.clientId" -}}
 {{- if eq .component "collector" }}{{ .root.Values.azure.clientId }}
 {{- else if eq .component "report" }}{{ .root.Values.report.clientId | default .root.Values.azure.clientId }}
+{{- else if and (eq .component "node-meter") (eq (include "emissions-sidecar.sidecar.transport" .root) "blob") }}{{ .root.Values.azure.clientId }}
 {{- end }}
 {{- end }}
 
 {{- define "emissions-sidecar.serviceAccount" -}}
-{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- $account := (index .root.Values (include "emissions-sidecar.key" .)).serviceAccount -}}
 {{- $annotations := dict -}}
 {{- with include "emissions-sidecar.clientId" . }}{{ $_ := set $annotations "azure.workload.identity/client-id" . }}
 {{- with $.root.Values.azure.tenantId }}{{ $_ := set $annotations "azure.workload.identity/tenant-id" . }}{{ end }}
@@ -73,7 +79,7 @@ automountServiceAccountToken: false
 
 {{- /* Metadata of a component's pods: (dict "root" $ "component" … "annotations" (dict …)). */}}
 {{- define "emissions-sidecar.podMetadata" -}}
-{{- $values := index .root.Values .component -}}
+{{- $values := index .root.Values (include "emissions-sidecar.key" .) -}}
 {{- with merge (deepCopy $values.podAnnotations) (.annotations | default dict) }}
 annotations:
   {{- toYaml . | nindent 2 }}
@@ -86,9 +92,9 @@ labels:
 
 {{- /* What all pods of this release have in common. */}}
 {{- define "emissions-sidecar.podSpec" -}}
-{{- $values := index .root.Values .component -}}
+{{- $values := index .root.Values (include "emissions-sidecar.key" .) -}}
 serviceAccountName: {{ include "emissions-sidecar.serviceAccountName" . }}
-automountServiceAccountToken: {{ eq .component "collector" }}
+automountServiceAccountToken: {{ has .component (list "collector" "node-meter") }}
 enableServiceLinks: false
 securityContext:
   {{- include "emissions-sidecar.podSecurity" . | nindent 2 }}
@@ -171,4 +177,8 @@ seccompProfile:
 {{- define "emissions-sidecar.collector.keySecret" -}}
 {{- $own := printf "%s-handover" (include "emissions-sidecar.fullname" .) -}}
 {{- ternary .Values.collector.handoverKey.existingSecret $own (eq .Values.collector.handoverKey.mode "existing") -}}
+{{- end }}
+
+{{- define "emissions-sidecar.nodeMeter.url" -}}
+http://{{ include "emissions-sidecar.fullname" . }}-node-meter.{{ .Release.Namespace }}.svc
 {{- end }}

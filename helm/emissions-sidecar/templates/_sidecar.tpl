@@ -90,6 +90,10 @@ env:
   - name: EMISSIONS_CLUSTER
     value: {{ . | quote }}
   {{- end }}
+  {{- if .Values.nodeMeter.enabled }}
+  - name: EMISSIONS_NODE_METER_URL
+    value: {{ include "emissions-sidecar.nodeMeter.url" . | quote }}
+  {{- end }}
   {{- if or .Values.attribution.kubelet .Values.attribution.metricsApi }}
   - name: EMISSIONS_KUBERNETES_TOKEN_FILE
     value: /var/run/secrets/emissions-api/token
@@ -145,7 +149,7 @@ securityContext:
 volumeMounts:
   - name: emissions
     mountPath: /var/run/emissions
-  {{- if eq $transport "collector" }}
+  {{- if include "emissions-sidecar.sidecar.hasToken" . }}
   - name: emissions-token
     mountPath: /var/run/secrets/emissions
     readOnly: true
@@ -160,11 +164,16 @@ volumeMounts:
     readOnly: true
 {{- end }}
 
+{{- /* Collector and node meter know a pod by this token. */}}
+{{- define "emissions-sidecar.sidecar.hasToken" -}}
+{{- if or .Values.nodeMeter.enabled (eq (include "emissions-sidecar.sidecar.transport" .) "collector") }}true{{ end }}
+{{- end }}
+
 {{- define "emissions-sidecar.sidecar.volumes" -}}
 - name: emissions
   emptyDir:
     sizeLimit: {{ .Values.sidecar.volume.sizeLimit | quote }}
-{{- if eq (include "emissions-sidecar.sidecar.transport" .) "collector" }}
+{{- if include "emissions-sidecar.sidecar.hasToken" . }}
 - name: emissions-token
   projected:
     sources:

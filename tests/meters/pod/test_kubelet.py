@@ -350,7 +350,8 @@ def test_a_source_that_worked_and_fails_is_a_warning_once(
     kubelet.allowed = False
     for _ in range(3):
         untold(source)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
 
 
 def test_a_certificate_of_another_authority_is_never_read_past(

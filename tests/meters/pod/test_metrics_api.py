@@ -257,7 +257,8 @@ def test_a_source_that_worked_and_fails_is_a_warning(
     source.read()
     api.documents.clear()
     untold(source)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
 
 
 @pytest.mark.parametrize("fault", [fake.hang, fake.drip, fake.drip_headers, fake.flood(200)])
