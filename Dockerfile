@@ -26,7 +26,7 @@ RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     ["python", "scripts/install_into_image.py", "/opt/emissions"]
 
 FROM source AS full
-ENV EXTRAS=azure,cli,collector,injector,report
+ENV EXTRAS=azure,cli,collector,injector,node-meter,report
 RUN --mount=type=bind,from=wheelhouse,target=/wheelhouse \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     ["python", "scripts/install_into_image.py", "/opt/emissions"]

@@ -157,7 +157,7 @@ $(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
 	@rm -rf .cache/wheelhouse build
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation \
 	  -c constraints.txt --wheel-dir .cache/wheelhouse \
-	  setuptools '.[azure,blob,cli,collector,injector,report]'
+	  setuptools '.[azure,blob,cli,collector,injector,node-meter,report]'
 	@rm -rf .cache/wheelhouse/emissions_sidecar-* build && touch $@
 
 $(KERNEL):

@@ -16,6 +16,7 @@ from sidecar.gpu_meters import GpuFacts, Purpose, gpu_meter
 from sidecar.identity.downward import valid_annotations
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.meters.node import NodeMeter
+from sidecar.meters.node_meter_client import NodeMeterClient
 from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.process_tree import ProcessTreeSource
 from sidecar.meters.pod.requests import RequestsSource, Reservation
@@ -23,7 +24,7 @@ from sidecar.meters.pod.source import PodSource
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
-from sidecar.pod_sources import pod_sources
+from sidecar.pod_sources import node_meter_client, pod_sources
 from sidecar.settings import (
     Settings,
     SettingsError,
@@ -49,7 +50,8 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         resolver = IdentityResolver(_resolver_config(settings, environ))
     refuse_unknown_country(settings, catalogue)
     opener = transport_opener(settings, environ)
-    ladder = pod_ladder(settings, environ, reservation, purpose)
+    node_meter = node_meter_client(settings, environ)
+    ladder = pod_ladder(settings, environ, reservation, purpose, node_meter)
     now = resolver.current()
     settings = _annotated(settings, now.identity.annotations)
     with _blamed(settings, "energy_mix", "carbon_intensity"):
@@ -61,7 +63,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         meter=NodeMeter(
             ProcMeter(settings.proc_root),
             RaplMeter(settings.sys_root),
-            gpu_meter(settings, environ, purpose, GpuFacts(catalogue, reservation)),
+            gpu_meter(settings, environ, purpose, GpuFacts(catalogue, reservation, node_meter)),
             ladder,
         ),
         catalogue=catalogue,
@@ -97,7 +99,11 @@ def _blamed(settings: Settings, *names: str) -> Iterator[None]:
 
 
 def pod_ladder(
-    settings: Settings, environ: Mapping[str, str], reservation: Reservation, purpose: Purpose
+    settings: Settings,
+    environ: Mapping[str, str],
+    reservation: Reservation,
+    purpose: Purpose,
+    node_meter: NodeMeterClient | None = None,
 ) -> PodLadder:
     """Return how the pod's part is found: the sources to try, and the one that always answers.
 
@@ -119,7 +125,7 @@ def pod_ladder(
         return PodLadder((), ProcessTreeSource(os.getpid(), settings.proc_root))
     by_requests = wanted == "requests" or (wanted != "whole-node" and reservation.is_known)
     last: PodSource = RequestsSource(reservation) if by_requests else WholeNodeSource()
-    measured = pod_sources(settings, environ)
+    measured = pod_sources(settings, environ, node_meter)
     return PodLadder([source for source in measured if wanted in ("auto", source.name)], last)
 
 

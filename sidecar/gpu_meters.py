@@ -13,6 +13,8 @@ from sidecar.meters.dcgm_gpu import PodName
 from sidecar.meters.gpu_ladder import GpuLadder
 from sidecar.meters.gpu_meter import GpuMeter
 from sidecar.meters.gpu_scope import ScopedGpus
+from sidecar.meters.node_meter_client import NodeMeterClient
+from sidecar.meters.node_meter_gpus import NodeMeterGpus
 from sidecar.meters.nvml import NvmlMeter
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.visible_devices import parse_visible_devices, pod_visible_devices
@@ -23,10 +25,14 @@ Purpose = Literal["run", "exec"]
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """What is known of GPUs besides the settings: their idle power, and how many the pod requests."""
+    """What is known of GPUs besides the settings.
+
+    Their idle power, how many the pod requests, and who is asked at the node meter.
+    """
 
     catalogue: Catalogue
     reserved: Reservation
+    node_meter: NodeMeterClient | None = None
 
     def idle_w(self) -> Callable[[str], float | None]:
         """Return a look-up of a model's idle power, which reads the table once for each model."""
@@ -56,6 +62,9 @@ def gpu_meter(
         return pod_visible_devices(settings.proc_root, os.getpid())
 
     meters: list[GpuMeter] = []
+    asked = settings.gpus is None and settings.gpu_source in ("auto", "node-meter")
+    if facts.node_meter is not None and asked:
+        meters.append(NodeMeterGpus(facts.node_meter))
     if settings.gpus is None and settings.gpu_source in ("auto", "dcgm"):
         meters += _dcgm(settings, environ, facts)
     if settings.gpu_source == "none":

@@ -220,7 +220,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_port = False
-    request_queue_size = 64
+    request_queue_size = 256
 
     def __init__(
         self, address: tuple[str, int], answer: Callable[[Asked], Answer], bounds: Bounds

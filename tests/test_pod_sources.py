@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.assembly import assemble, pod_ladder
 from sidecar.meters.pod.requests import Reservation
-from sidecar.pod_sources import pod_sources
+from sidecar.pod_sources import node_meter_client, pod_sources
 from sidecar.settings import SettingsError, load_settings
 
 POD = {
@@ -31,6 +31,13 @@ def rungs(reserved=TOLD, environ=POD, purpose="run", **flags):
 
 def test_in_a_pod_every_source_is_on_the_ladder_best_first():
     assert names(settings(), POD) == ["cgroup", "kubelet", "shared-pid", "metrics-api"]
+
+
+def test_the_node_meter_comes_first_where_there_is_one(tmp_path):
+    given = settings(node_meter_url="http://127.0.0.1:9", collector_token_file=str(tmp_path / "no"))
+    client = node_meter_client(given, POD)
+    assert [one.name for one in pod_sources(given, POD, client)][:2] == ["node-meter", "cgroup"]
+    assert node_meter_client(settings(), POD) is None
 
 
 def test_outside_a_pod_there_is_none():

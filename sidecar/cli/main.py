@@ -31,12 +31,13 @@ COMMANDS: Final = {
     "inject": "print a manifest with the sidecar in its pods",
     "webhook": "the service that puts the sidecar into annotated pods",
     "collector": "the service that checks whose records are, and commits them to Azure Blob",
+    "node-meter": "the service that measures a node once, for the sidecars of all its pods",
     "catalogue": "look up regions, VM sizes, CPUs, GPUs and their sources",
 }
 
 PROGRAM: Final = "emissions-sidecar"
 
-_SERVING: Final = ("run", "webhook", "collector")
+_SERVING: Final = ("run", "webhook", "collector", "node-meter")
 _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT)
 """A container's first process ignores them until they are handled, which takes some imports: at the CPU
 limit of a sidecar seconds. Held back, they are heard once the command listens for them."""
@@ -93,6 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _flushed(code)
 
 
+def _module_of(command: str) -> str:
+    return f"sidecar.cli.{command.replace('-', '_')}"
+
+
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
@@ -108,7 +113,7 @@ def _run(words: list[str]) -> int:
         return EXIT_USAGE
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK if words[0] in _SERVING else ())
     try:
-        module = cast("CommandModule", importlib.import_module(f"sidecar.cli.{words[0]}"))
+        module = cast("CommandModule", importlib.import_module(_module_of(words[0])))
         return module.main(words[1:])
     except SystemExit:  # help, or a wrong command line: nothing listens for the signals
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

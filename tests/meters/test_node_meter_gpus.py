@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,16 @@ def test_a_part_that_was_unknown_starts_anew(told, gpus):
     assert gpus.read(45.0)[0].pod_energy_mj == 0
 
 
+def test_a_window_that_is_covered_but_for_jitter_is_covered(told, gpus):
+    """Or a part of its energy would be taken for that of another window, and dropped."""
+    told.say(0, 0, 100.003)
+    gpus.read(0.0)
+    told.say(900, 500, 115.011)
+    assert parts(*gpus.read(15.0)) == (900, 500, 15.0)
+    told.say(1800, 1000, 120.0)
+    assert gpus.read(30.0)[0].metered_s == pytest.approx(15.0 + 4.989)
+
+
 def test_a_gpu_without_energy_has_none(told, gpus):
     told.say(None, None, 0.0)
     assert parts(*gpus.read(0.0)) == (None, None, None)
@@ -170,7 +181,7 @@ def test_the_pod_never_gets_more_than_it_had_whatever_restarts(steps):
         if not answers:
             told.answer = None
         readings.append(_reading(ladder.read(now_s), now_s))
-    windows = [usage_between(*ends) for ends in zip(readings, readings[1:], strict=False)]
+    windows = [usage_between(*ends) for ends in itertools.pairwise(readings)]
     gpus = [gpu for usage in windows for gpu in usage.gpus if gpu.energy_mj is not None]
     assert sum(gpu.energy_mj for gpu in gpus) <= true_mj
     assert all(gpu.pod_share is None or 0 <= gpu.pod_share <= 1 for gpu in gpus)

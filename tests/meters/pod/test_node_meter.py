@@ -61,9 +61,7 @@ class Peer:
         self.clock = SteppedClock()
         self.ourselves = KnownOurselves()
         (directory / "token").write_text(TOKEN)
-        self.client = NodeMeterClient(
-            server.url, directory / "token", node=NODE, clock=self.clock
-        )
+        self.client = NodeMeterClient(server.url, directory / "token", node=NODE, clock=self.clock)
         self.source = NodeMeterSource(self.client, self.ourselves, self.clock)
         self.say()
 
@@ -121,7 +119,9 @@ def test_a_counter_that_fell_is_believed_the_second_time(peer: Peer):
     assert peer.after(10, boot="b01", cpu_s=5.0).epoch == 2
 
 
-def test_a_node_meter_that_went_away_is_a_warning_and_one_that_never_was_is_none(peer: Peer, caplog):
+def test_a_node_meter_that_went_away_is_a_warning_and_one_that_never_was_is_none(
+    peer: Peer, caplog
+):
     caplog.set_level("INFO")
     peer.server.documents.clear()
     assert peer.source.read().cpu_s is None
@@ -217,7 +217,7 @@ def test_a_token_that_is_not_there_is_told(tmp_path: Path):
 def test_nobody_there_is_told(tmp_path: Path):
     (tmp_path / "token").write_text(TOKEN)
     client = NodeMeterClient("http://127.0.0.1:1", tmp_path / "token")
-    with pytest.raises(NodeMeterError, match="does not answer: .*does it run on this node"):
+    with pytest.raises(NodeMeterError, match=r"does not answer: .*does it run on this node"):
         client.ask()
 
 
@@ -256,7 +256,12 @@ def test_an_honest_answer_is_read_whole():
     answer = parse_answer(ANSWER, NODE)
     (gpu,) = answer.gpus
     assert (answer.boot, answer.cpu_s, answer.memory_byte_s) == ("b00", 91.25, 5e9)
-    assert (gpu.energy_mj, gpu.pod_energy_mj, gpu.pod_share, gpu.meter) == (700, 350, 0.5, "node-meter")
+    assert (gpu.energy_mj, gpu.pod_energy_mj, gpu.pod_share, gpu.meter) == (
+        700,
+        350,
+        0.5,
+        "node-meter",
+    )
     assert (gpu.metered_s, gpu.share_method) == (15.0, "node-meter")
 
 
@@ -300,7 +305,9 @@ def test_an_answer_that_cannot_be_is_refused(changes):
     assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"nothing", b"{", b"[" * 100_000, b'{"cpu_s": NaN}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"nothing", b"{", b"[" * 100_000, b'{"cpu_s": NaN}']
+)
 def test_what_is_no_answer_is_refused(peer: Peer, content: bytes):
     peer.server.documents["/v1/pod"] = content or b" "
     assert peer.source.read().cpu_s is None
@@ -320,7 +327,9 @@ def test_where_a_node_has_no_name_every_answer_is_of_it():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 

@@ -1,0 +1,207 @@
+"""Which pod calls: the Kubernetes API reviews its service account token and names pod and node.
+
+TokenReview (authentication.k8s.io/v1) answers for tokens that kubelet projects into pods with extra
+fields authentication.kubernetes.io/pod-name, pod-uid and, from Kubernetes 1.30 on, node-name.
+"""
+
+import hashlib
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as LateError
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.identity.bounded import shown
+from sidecar.kubernetes_http import KubernetesHttp, KubernetesHttpError
+from sidecar.node_meter.refusal import Refusal
+
+REVIEWS_PATH: Final = "/apis/authentication.k8s.io/v1/tokenreviews"
+
+REVIEW_S: Final = 0.8
+"""A sidecar waits one second in all."""
+
+ACCEPTED_S: Final = 300.0
+"""How long a review holds: what a token gets here is its own pod's numbers, while that pod runs. With
+100 sidecars on a node, a review for each in 30 s would take more CPU time than all else together."""
+
+REFUSED_S: Final = 30.0
+
+UNANSWERED_S: Final = 3600.0
+"""How long an accepted one holds while the Kubernetes API does not answer."""
+
+TOKENS_MAX: Final = 1024
+REVIEWS_MAX: Final = 8
+"""Tokens remembered (a node has 250 pods at most), and reviewed at the same time; others wait."""
+
+_TOKEN_CHARACTERS_MAX: Final = 8192
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+_ACCOUNT: Final = re.compile(
+    r"system:serviceaccount:(?P<namespace>[a-z0-9-]{1,63}):[a-z0-9.-]{1,253}"
+)
+_EXTRA: Final = "authentication.kubernetes.io/"
+_TEXT_CHARACTERS_MAX: Final = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The pod that calls, as the API server vouches for it; `node` only where the token names it."""
+
+    namespace: str
+    pod: str
+    pod_uid: str
+    node: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    found: Caller | Refusal
+    since_s: float
+
+    @property
+    def holds_s(self) -> float:
+        return REFUSED_S if isinstance(self.found, Refusal) else ACCEPTED_S
+
+
+class Callers:
+    """Finds the caller of a request; each token is reviewed once in some seconds, by one thread."""
+
+    def __init__(
+        self,
+        http: KubernetesHttp,
+        audience: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._http = http
+        self._audience = audience
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._slots = threading.BoundedSemaphore(REVIEWS_MAX)
+        self._under_review: dict[bytes, Future[Caller | Refusal]] = {}
+
+    def caller(self, authorization: str | None) -> Caller:
+        """Return who calls. Raises Refusal: 401 no valid token, 403 not a pod's, 503 no answer."""
+        token = bearer_token(authorization)
+        # By digest: what is remembered is of no use to who reads this process's memory or a dump.
+        digest = hashlib.sha256(token.encode()).digest()
+        found = self._found(digest, token)
+        if isinstance(found, Refusal):
+            raise Refusal(found.status, found.code, found.detail)
+        return found
+
+    def _found(self, digest: bytes, token: str) -> Caller | Refusal:
+        with self._lock:
+            known = self._known.get(digest)
+            if known is not None and self._clock() - known.since_s < known.holds_s:
+                self._known.move_to_end(digest)
+                return known.found
+            review = self._under_review.get(digest)
+            if review is None:
+                mine = self._under_review[digest] = Future()
+        if review is None:
+            return self._reviewed(digest, token, mine)
+        try:
+            return review.result(2 * REVIEW_S)
+        except LateError:
+            return Refusal(503, "kubernetes_api", "the token's review takes too long; come again")
+
+    def _reviewed(
+        self, digest: bytes, token: str, review: "Future[Caller | Refusal]"
+    ) -> Caller | Refusal:
+        """Have the token reviewed; whoever else waits for it gets the same answer."""
+        found: Caller | Refusal = Refusal(
+            503, "busy", "too many tokens are under review; come again"
+        )
+        try:
+            if self._slots.acquire(timeout=REVIEW_S):
+                try:
+                    found = self._asked(token)
+                finally:
+                    self._slots.release()
+        finally:
+            with self._lock:
+                del self._under_review[digest]
+                found = self._remembered(digest, found)
+            review.set_result(found)
+        return found
+
+    def _remembered(self, digest: bytes, found: Caller | Refusal) -> Caller | Refusal:
+        now_s = self._clock()
+        if isinstance(found, Refusal) and found.status == 503:
+            known = self._known.get(digest)
+            if known is not None and now_s - known.since_s < UNANSWERED_S:
+                return known.found
+            return found
+        self._known[digest] = _Known(found, now_s)
+        self._known.move_to_end(digest)
+        while len(self._known) > TOKENS_MAX:
+            self._known.popitem(last=False)
+        return found
+
+    def _asked(self, token: str) -> Caller | Refusal:
+        review = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenReview",
+            "spec": {"token": token, "audiences": [self._audience]},
+        }
+        try:
+            answer = self._http.post_json(REVIEWS_PATH, review, REVIEW_S)
+        except KubernetesHttpError as error:
+            told = str(error).replace(token, "[secret]")
+            return Refusal(503, "kubernetes_api", f"the token could not be reviewed: {told}")
+        return caller_in(answer, self._audience)
+
+
+def bearer_token(authorization: str | None) -> str:
+    """Return the token of an Authorization header. Raises Refusal (401) where none can be one."""
+    scheme, _, token = (authorization or "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise Refusal(401, "no_token", "send 'Authorization: Bearer <service account token>'")
+    if len(token) > _TOKEN_CHARACTERS_MAX or not _TOKEN.fullmatch(token):
+        raise Refusal(
+            401,
+            "no_token",
+            f"{len(token)} characters that are no service account token; send the projected one",
+        )
+    return token
+
+
+def caller_in(review: object, audience: str) -> Caller | Refusal:
+    """Return the pod that a reviewed token is bound to, or why it is not taken (401, 403, 503)."""
+    status = _mapping(_mapping(review).get("status"))
+    user = _mapping(status.get("user"))
+    if not status:
+        return Refusal(503, "kubernetes_api", "the Kubernetes API answers no TokenReview")
+    audiences = status.get("audiences")
+    is_meant = isinstance(audiences, list) and audience in audiences
+    if status.get("authenticated") is not True or not is_meant:
+        return Refusal(
+            401,
+            "token_refused",
+            f"the Kubernetes API does not accept this token for the audience {shown(audience)}: "
+            "expired, of a deleted pod, or of another audience; read the projected token anew",
+        )
+    username = user.get("username")
+    account = _ACCOUNT.fullmatch(username) if isinstance(username, str) else None
+    pod, uid = (_extra(user, name) for name in ("pod-name", "pod-uid"))
+    if account is None or pod is None or uid is None:
+        return Refusal(403, "not_a_pod", "the token is not bound to a pod; use a projected one")
+    return Caller(account["namespace"], pod, uid, _extra(user, "node-name"))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _extra(user: Mapping[str, Any], name: str) -> str | None:
+    values = _mapping(user.get("extra")).get(_EXTRA + name)
+    if not isinstance(values, list) or len(values) != 1:
+        return None
+    value = values[0]
+    is_text = isinstance(value, str) and 0 < len(value) <= _TEXT_CHARACTERS_MAX
+    return value if is_text else None

@@ -1,0 +1,110 @@
+"""What a report's model is made from, beside the tables: what the engine and the caller hand over."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Self
+
+from sidecar.catalogue.lookup import Catalogue
+from sidecar.report.balance import Balance
+from sidecar.report.measures import Tables
+
+if TYPE_CHECKING:
+    from sidecar.report.aggregate import Selection
+    from sidecar.report.figures.budget import Budget
+    from sidecar.report.figures.reconcile import AzureExport
+    from sidecar.report.read import ReadReport
+
+
+@dataclass(frozen=True, slots=True)
+class FactorUse:
+    """Factors behind a part of a project's energy: one region, one source of each factor.
+
+    `carbon_intensity_g_per_kwh` is the mean (emissions / facility energy); least and greatest differ
+    where the source varies with time.
+    """
+
+    project: str
+    region: str | None = None
+    carbon_intensity_g_per_kwh: float | None = None
+    carbon_intensity_least_g_per_kwh: float | None = None
+    carbon_intensity_greatest_g_per_kwh: float | None = None
+    carbon_intensity_source: str | None = None
+    carbon_intensity_year: int | None = None
+    carbon_intensity_level: str | None = None
+    pue: float | None = None
+    pue_source: str | None = None
+    cpu_power_source: str | None = None
+    energy_kwh: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionMonth:
+    """Our sums for one Azure subscription and calendar month (`YYYY-MM`), in g CO2e."""
+
+    subscription_id: str | None
+    month: str
+    emissions_g: float | None
+    embodied_g: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PodWithoutRecords:
+    """A pod that asked to be tracked and has no records."""
+
+    namespace: str
+    pod: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What records say of a run beyond its sums: one value where all agree, else None."""
+
+    region: str | None = None
+    vm_size: str | None = None
+    vms: int | None = None
+    gpu_model: str | None = None
+    cpu_power_method: str | None = None
+    gpu_method: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFacts:
+    """What was read, and what was left out for which reason; `late` came after its day was closed."""
+
+    files: int = 0
+    records: int = 0
+    duplicates: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    late: int | None = None
+    source: str | None = None
+
+    @classmethod
+    def of(cls, seen: "ReadReport", source: str | None = None) -> Self:
+        """Take them from a read report; `source` is its address, without a secret."""
+        return cls(seen.files, seen.records, seen.duplicates, dict(seen.left_out), None, source)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportInputs:
+    """Everything a model is made from. `now` must have a time zone.
+
+    None says that something was not looked at: `nodes` (only some projects were asked for), `factors`,
+    `subscriptions`, `pods_without_records`, `azure` (no export was given). `annotated_budgets` are the
+    latest `emissions/budget` of each project, as written.
+    """
+
+    tables: Tables
+    catalogue: Catalogue
+    now: datetime
+    read: ReadFacts = field(default_factory=ReadFacts)
+    selection: "Selection | None" = None
+    nodes: Sequence[Balance] | None = None
+    budgets: Mapping[str, "Budget"] = field(default_factory=dict)
+    annotated_budgets: Mapping[str, str] = field(default_factory=dict)
+    factors: Sequence[FactorUse] | None = None
+    subscriptions: Sequence[SubscriptionMonth] | None = None
+    azure: "AzureExport | None" = None
+    pods_without_records: Sequence[PodWithoutRecords] | None = None
+    runs: Mapping[tuple[str | None, str | None], RunFacts] = field(default_factory=dict)

@@ -1,0 +1,392 @@
+"""The report as one JSON document: what pages, files and other programs read.
+
+Amounts are under the names of records and of `Measures`, with their units; null is not known.
+Sources are told once, in `factors`, and elsewhere by their number.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+from sidecar.catalogue.names import region_key
+from sidecar.catalogue.rows import Equivalent, Region
+from sidecar.report.balance import balance_mapping
+from sidecar.report.figures.budget import Budget, budget_row
+from sidecar.report.figures.citations import Citations
+from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, mix
+from sidecar.report.figures.daily import AsOf, Daily
+from sidecar.report.figures.equivalents import equivalent_amounts, equivalents
+from sidecar.report.figures.geographies import geography_of
+from sidecar.report.figures.hours import what_if_hours
+from sidecar.report.figures.idle import reserved_idle
+from sidecar.report.figures.inputs import FactorUse, ReportInputs
+from sidecar.report.figures.months import month_on_month, monthly
+from sidecar.report.figures.numbers import quotient, sound
+from sidecar.report.figures.reconcile import reconciliation
+from sidecar.report.figures.sci import sci
+from sidecar.report.figures.table_columns import name_of, slug_of_project, slug_of_run
+from sidecar.report.figures.what_if_regions import Candidates, best_regions, what_if_regions
+from sidecar.report.measures import Measures, Row, Tables
+from sidecar.version import VERSION
+
+SCHEMA: Final = 2
+
+ROWS_MAX: Final = 20_000
+"""Rows of each table in the document, those with most emissions; the files hold all."""
+
+PROJECT_DAYS_MAX: Final = 20_000
+"""Days of projects in the document: of the largest projects whole, of the others none."""
+
+DAY_COLUMNS: Final = (
+    "cpu_energy_kwh",
+    "ram_energy_kwh",
+    "gpu_energy_kwh",
+    "energy_kwh",
+    "facility_energy_kwh",
+    "emissions_g",
+    "emissions_low_g",
+    "emissions_high_g",
+    "embodied_g",
+    "water_l",
+    "cpu_reserved_idle_energy_kwh",
+    "gpu_reserved_idle_energy_kwh",
+    "gpu_hours",
+    "energy_measured_kwh",
+    "energy_estimated_kwh",
+    "energy_modelled_kwh",
+)
+"""The measures of a project's day in the document."""
+
+_MEASURES: Final = tuple(item.name for item in fields(Measures))
+
+
+def report_model(inputs: ReportInputs) -> dict[str, Any]:
+    """Return the document, in a stable order. Raises ValueError where `now` has no time zone."""
+    if inputs.now.tzinfo is None:
+        raise ValueError(f"now ({inputs.now}) has no time zone; give a moment in UTC")
+    tables = Tables({name: tuple(map(sound, rows)) for name, rows in inputs.tables.rows.items()})
+    return _Builder(inputs, tables).document()
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookups:
+    """What is looked up for each project."""
+
+    regions: Mapping[Any, list[Row]]
+    days: Mapping[Any, list[Row]]
+    factors: Mapping[str, list[FactorUse]]
+    equivalents: Mapping[str, Equivalent]
+    candidates: Candidates
+    as_of: AsOf
+
+
+class _Builder:
+    """Builds one document; the parts share the citations and what is looked up often."""
+
+    def __init__(self, inputs: ReportInputs, tables: Tables) -> None:
+        self._inputs = inputs
+        self._tables = tables
+        self._citations = Citations()
+        self._regions = tuple(inputs.catalogue.regions())
+        self._by_key = {region_key(region.name): region for region in self._regions}
+        self._equivalents = tuple(inputs.catalogue.equivalents())
+        self._lookups = _Lookups(
+            regions=_by_project(self._rows("project_regions")),
+            days=_by_project(self._rows("project_days")),
+            factors=_factors_by_project(inputs.factors),
+            equivalents={item.item: item for item in self._equivalents},
+            candidates=Candidates.of(self._regions),
+            as_of=_as_of(inputs),
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return the whole document."""
+        return {
+            **self._about(),
+            "total": self._total(),
+            **self._projects(),
+            **self._groups(),
+            **self._comparisons(),
+            **self._basis(),
+            # Last: by then every source has been named.
+            "factors": self._citations.rows(),
+        }
+
+    def _rows(self, table: str) -> Sequence[Row]:
+        return self._tables.rows.get(table, ())
+
+    def _shown(self, table: str) -> Sequence[Row]:
+        return self._rows(table)[:ROWS_MAX]
+
+    def _measures(self) -> Measures:
+        return next((row.measures for row in self._rows("total")), Measures())
+
+    def _about(self) -> dict[str, Any]:
+        read, asked = self._inputs.read, self._inputs.selection
+        counts = {
+            "files": read.files,
+            "records": read.records,
+            "duplicates": read.duplicates,
+            "left_out": dict(read.left_out),
+        }
+        return {
+            "schema": SCHEMA,
+            "tool_version": VERSION,
+            "generated_at": _z(self._inputs.now),
+            "selection": {
+                "projects": sorted(asked.projects) if asked else [],
+                "since": (asked.since or None) if asked else None,
+                "until": (asked.until or None) if asked else None,
+            },
+            **counts,
+            "sources": {"source": read.source, **counts, "late": read.late},
+        }
+
+    def _total(self) -> dict[str, Any]:
+        measures = self._measures()
+        return {
+            **_measure_row(measures),
+            **_mixes(measures),
+            "projects": len(self._rows("projects")),
+            "sci": sci(measures),
+            "idle": reserved_idle(measures),
+            "month_on_month": month_on_month(Daily.of(self._rows("days")), self._lookups.as_of),
+            "months": monthly(Daily.of(self._rows("days"))),
+        }
+
+    def _projects(self) -> dict[str, Any]:
+        """Return the projects, and their days and regions again as tables of their own."""
+        whole_g = self._measures().emissions_g
+        projects = [self._project(row, whole_g) for row in self._shown("projects")]
+        days: list[dict[str, Any]] = []
+        for project in projects:
+            rows = self._lookups.days.get(project["project"], ())
+            if len(days) + len(rows) > PROJECT_DAYS_MAX:
+                break
+            project["days"] = list(map(_day_row, rows))
+            days += project["days"]
+        regions = [row for project in projects for row in project["regions"]]
+        return {"projects": projects, "project_days": days, "project_regions": regions}
+
+    def _project(self, row: Row, whole_g: float | None) -> dict[str, Any]:
+        """Return one project; `days` is filled in as far as there is room for all projects'."""
+        name, measures, lookups = row.keys.get("project"), row.measures, self._lookups
+        factors = lookups.factors.get(name_of(row, "project") or "", ())
+        daily = Daily.of(lookups.days.get(name, ()))
+        regions = lookups.regions.get(name, [])
+        return {
+            "project": name,
+            "slug": slug_of_project(row),
+            **_measure_row(measures),
+            **_mixes(measures),
+            "factors": list(map(_factor_row, factors)),
+            "emissions_share": quotient(measures.emissions_g, whole_g),
+            "sci": sci(measures),
+            "idle": reserved_idle(measures),
+            "budget": self._budget(name_of(row, "project") or "", daily),
+            "month_on_month": month_on_month(daily, lookups.as_of),
+            "months": monthly(daily),
+            "days": None,
+            "regions": [_region_of_project(item) for item in regions],
+            "best_region": best_regions(regions, lookups.candidates),
+            "equivalents": equivalent_amounts(measures, lookups.equivalents),
+        }
+
+    def _budget(self, project: str, daily: Daily) -> dict[str, Any] | None:
+        """Return the budget of a project: of the settings, else of its annotation; None without."""
+        budget, text = self._inputs.budgets.get(project), None
+        if budget is None:
+            text = self._inputs.annotated_budgets.get(project)
+            if text is None:
+                return None
+            try:
+                budget = Budget.parse(text, "annotation")
+            except ValueError as error:
+                return {"source": "annotation", "status": "unknown", "reason": str(error)}
+        return {**budget_row(budget, daily, self._lookups.as_of), "reason": None}
+
+    def _groups(self) -> dict[str, Any]:
+        """Return the other tables: their keys, measures, SCI of runs, and rows of each left out."""
+        names = ("experiments", "namespaces", "workloads", "pools", "days", "hours")
+        return {
+            "runs": [_run_row(row) for row in self._shown("runs")],
+            **{name: [_group_row(row) for row in self._shown(name)] for name in names},
+            "regions": [self._region_row(row) for row in self._shown("regions")],
+            "rows_left_out": {
+                name: max(0, len(self._rows(name)) - ROWS_MAX)
+                for name in ("projects", "runs", *names, "regions")
+            },
+        }
+
+    def _region_row(self, row: Row) -> dict[str, Any]:
+        name = row.keys.get("region")
+        known = self._by_key.get(region_key(name)) if isinstance(name, str) else None
+        return {
+            **_group_row(row),
+            "display_name": known.display_name if known else None,
+            "geography": geography_of(known) if known else None,
+        }
+
+    def _comparisons(self) -> dict[str, Any]:
+        measures = self._measures()
+        return {
+            "what_if_regions": what_if_regions(self._rows("regions"), self._lookups.candidates),
+            "what_if_hours": what_if_hours(self._rows("project_hours"), self._inputs.factors),
+            "map": self._map(),
+            "equivalents": equivalents(measures, self._equivalents, self._citations),
+            "reconciliation": reconciliation(
+                self._inputs.azure, self._inputs.subscriptions, Daily.of(self._rows("days"))
+            ),
+        }
+
+    def _map(self) -> list[dict[str, Any]]:
+        used = {
+            region_key(name): row.measures
+            for row in self._rows("regions")
+            if isinstance(name := row.keys.get("region"), str)
+        }
+        return [self._place(region, used.get(region_key(region.name))) for region in self._regions]
+
+    def _place(self, region: Region, measures: Measures | None) -> dict[str, Any]:
+        return {
+            "region": region.name,
+            "display_name": region.display_name,
+            "country_iso3": region.country_iso3,
+            "geography": geography_of(region),
+            "physical_location": region.physical_location,
+            "grid_zone": region.grid_zone,
+            "status": region.status,
+            "latitude": region.latitude,
+            "longitude": region.longitude,
+            **self._citations.figure(region.carbon_intensity, "carbon_intensity/g_per_kwh"),
+            **self._citations.figure(region.pue, "pue"),
+            **self._citations.figure(region.wue, "wue/l_per_kwh"),
+            "energy_kwh": measures.energy_kwh if measures else None,
+            "facility_energy_kwh": measures.facility_energy_kwh if measures else None,
+            "emissions_g": measures.emissions_g if measures else None,
+        }
+
+    def _basis(self) -> dict[str, Any]:
+        inputs, measures = self._inputs, self._measures()
+        return {
+            "balance": _balance(inputs),
+            "coverage": coverage(measures, inputs.read, inputs.pods_without_records),
+            "quality": mix(measures, QUALITIES),
+            "factors_used": self._factors_used(),
+        }
+
+    def _factors_used(self) -> list[dict[str, Any]] | None:
+        """Return the sources of the records' own factors by number, with the energy behind each."""
+        if self._inputs.factors is None:
+            return None
+        energies: dict[tuple[str, int], float] = {}
+        for item in self._inputs.factors:
+            sources = {
+                "carbon_intensity": (item.carbon_intensity_source, item.carbon_intensity_year),
+                "pue": (item.pue_source, None),
+                "cpu_power": (item.cpu_power_source, None),
+            }
+            for factor, (text, year) in sources.items():
+                number = self._citations.number(text, year)
+                if number is not None:
+                    key = (factor, number)
+                    energies[key] = energies.get(key, 0.0) + (item.energy_kwh or 0.0)
+        ordered = sorted(energies.items(), key=lambda entry: (entry[0][0], -entry[1], entry[0][1]))
+        return [
+            {"factor": factor, "source": number, "energy_kwh": energy_kwh}
+            for (factor, number), energy_kwh in ordered
+        ]
+
+
+def _balance(inputs: ReportInputs) -> dict[str, Any] | None:
+    """Return the balance of the nodes, with the share that nobody used."""
+    if inputs.nodes is None:
+        return None
+    row = balance_mapping(inputs.nodes)
+    share = quotient(row["unallocated_energy_kwh"], row["node_energy_kwh"])
+    return {**row, "unallocated_share": share}
+
+
+def _as_of(inputs: ReportInputs) -> AsOf:
+    """Return the moment of the report: now, or where the selection ends before it."""
+    moment, asked = inputs.now.astimezone(UTC), inputs.selection
+    if asked is None:
+        return AsOf(moment)
+    if asked.until:
+        moment = min(moment, datetime.fromisoformat(asked.until).astimezone(UTC))
+    return AsOf(moment, _first_whole_day(asked.since))
+
+
+def _first_whole_day(since: str) -> date | None:
+    """Return the first day that a selection takes whole; None where it has no beginning."""
+    if not since:
+        return None
+    begin = datetime.fromisoformat(since).astimezone(UTC)
+    return (begin + timedelta(days=1, microseconds=-1)).date()
+
+
+def _z(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _by_project(rows: Iterable[Row]) -> Mapping[Any, list[Row]]:
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.keys.get("project"), []).append(row)
+    for group in found.values():
+        group.sort(key=lambda row: str(row.keys.get("day", "")))
+    return found
+
+
+def _factors_by_project(factors: Iterable[FactorUse] | None) -> Mapping[str, list[FactorUse]]:
+    found: dict[str, list[FactorUse]] = {}
+    for item in factors or ():
+        found.setdefault(item.project, []).append(item)
+    return found
+
+
+def _measure_row(measures: Measures) -> dict[str, Any]:
+    return {name: getattr(measures, name) for name in _MEASURES}
+
+
+def _mixes(measures: Measures) -> dict[str, Any]:
+    """Return energy by quality and by level as mappings, as schema 1 had them."""
+    return {
+        "energy_kwh_by_quality": energy_by(measures, QUALITIES),
+        "energy_kwh_by_carbon_intensity_level": energy_by(measures, LEVELS),
+    }
+
+
+def _keys(row: Row) -> dict[str, Any]:
+    return {str(name): key for name, key in row.keys.items()}
+
+
+def _group_row(row: Row) -> dict[str, Any]:
+    return {**_keys(row), **_measure_row(row.measures)}
+
+
+def _run_row(row: Row) -> dict[str, Any]:
+    return {
+        **_keys(row),
+        "slug": slug_of_run(row),
+        "project_slug": slug_of_project(row),
+        **_measure_row(row.measures),
+        "sci": sci(row.measures),
+        "idle": reserved_idle(row.measures),
+    }
+
+
+def _day_row(row: Row) -> dict[str, Any]:
+    return {**_keys(row), **{name: getattr(row.measures, name) for name in DAY_COLUMNS}}
+
+
+def _region_of_project(row: Row) -> dict[str, Any]:
+    names = (*DAY_COLUMNS, "carbon_intensity_g_per_kwh", "records_without_emissions")
+    return {**_keys(row), **{name: getattr(row.measures, name) for name in names}}
+
+
+def _factor_row(item: FactorUse) -> dict[str, Any]:
+    """Return the factors as schema 1 had them, and the range of the intensity."""
+    names = (name.name for name in fields(FactorUse) if name.name != "project")
+    return {name: getattr(item, name) for name in names}
