@@ -38,6 +38,8 @@ SYSTEM_PACKAGES += git                   # git: the list of committed files
 SYSTEM_PACKAGES += podman runc catatonit # podman: builds the images and runs a pod
 SYSTEM_PACKAGES += unzip                 # helm: unpacks it
 SYSTEM_PACKAGES += prometheus            # promtool: checks the metrics
+SYSTEM_PACKAGES += chromium fonts-dejavu-core # chromium: looks at the report's pages
+SYSTEM_PACKAGES += default-jre-headless  # java: runs Spark, the other engine of reports
 SYSTEM_PACKAGES += qemu-system-x86       # qemu: boots a kernel with cgroup v2
 
 ##@ Use
@@ -64,7 +66,7 @@ types: $(DEV) ## Mypy, strict
 imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
-unit: $(DEV) azurite helm wheelhouse kernel ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+unit: $(DEV) azurite helm wheelhouse kernel page ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
@@ -103,7 +105,11 @@ constraints: $(DEV) ## Pin the newest version of every dependency in constraints
 
 ##@ Set up
 
-.PHONY: venv system-deps azurite helm wheelhouse kernel clean
+page: ## Check that the report page's assets are what its source builds, where npm is there
+	@if command -v npm >/dev/null; then scripts/build_page.sh --check; \
+	  else echo "page: no npm here; the page's assets are not checked, its axe tests are skipped"; fi
+
+.PHONY: page venv system-deps azurite helm wheelhouse kernel clean
 kernel: ## Unpack a Debian kernel in .cache, where qemu and apt are there: what cgroup v2 is tested on
 	@if command -v qemu-system-x86_64 >/dev/null && command -v apt-get >/dev/null; then $(MAKE) $(KERNEL); \
 	  else echo "kernel: no qemu-system-x86_64 here; the test on a cgroup v2 kernel is skipped"; fi

@@ -98,6 +98,7 @@ CAPABILITIES: dict[str, Capability] = {
     "gcc": Capability(_compiles_c, "apt-get install gcc libc6-dev"),
     "git": Capability(_has("git"), "apt-get install git"),
     "helm": Capability(tools.is_there, "make helm"),
+    "java": Capability(_has("java"), "apt-get install openjdk-17-jre-headless"),
     "netns": Capability(
         _creates_network_namespaces,
         "apt-get install iproute2 util-linux, and run as root (CAP_SYS_ADMIN)",

@@ -90,7 +90,10 @@ def test_a_pod_whose_cgroup_can_be_read_is_metered_by_it(tmp_path):
     (pod / "memory.stat").write_text("inactive_file 0\n")
     (pod / "cpu.weight").write_text("100\n")
     given = settings(
-        cgroup_root=str(tmp_path), volume=str(tmp_path / "volume"), requests_cpu="1", gpu_source="none"
+        cgroup_root=str(tmp_path),
+        volume=str(tmp_path / "volume"),
+        requests_cpu="1",
+        gpu_source="none",
     )
     parts = assemble(given, POD, "run")
     parts.meter.read()

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sidecar.agent import Agent
@@ -59,3 +59,17 @@ def _table(totals: Totals) -> "Table":
         if energy_kwh is not None:
             table.add_row(name, f"{energy_kwh * 1000:.4g}")
     return table
+
+
+def steps_shown() -> Callable[[str, int, int], None]:
+    """Return what shows steps of a long work in one line, renewed, where a person watches."""
+    if not sys.stderr.isatty():
+        return lambda _step, _done, _of: None
+
+    def show(step: str, done: int, of: int) -> None:
+        is_last = done >= of
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"\r\033[K{'' if is_last else f'{step}: {done} of {of}'}")
+            sys.stderr.flush()
+
+    return show

@@ -12,36 +12,41 @@ from rich.table import Table
 from rich.text import Text
 
 from sidecar.amounts import amount, counted
-from sidecar.report.aggregate import ProjectTotals
+from sidecar.report.dataset import SAME_RUN
 from sidecar.report.findings import Finding, count_of
-from sidecar.report.read import ReadReport
 from sidecar.report.verify import Verdict
 
 HEADINGS: Final = (
-    "project", "runs", "hours", "CPU Wh", "RAM Wh", "GPU Wh", "energy Wh", "node Wh", "g CO2e",
+    "project", "runs", "hours", "CPU Wh", "RAM Wh", "GPU Wh", "energy Wh", "g CO2e",
     "low – high", "embodied g", "g/kWh", "quality",
 )  # fmt: skip
+QUALITIES: Final = ("measured", "estimated", "modelled")
+
 WIDTH_OF_FILES: Final = 180
 """Piped output is for programs and files: it is not cut at the 80 columns of no terminal."""
 
 
-def print_projects(projects: list[ProjectTotals], seen: ReadReport) -> None:
+def print_report(model: Mapping[str, Any]) -> None:
     """Print the totals per project, what they rest on, and what was left out and why."""
     console = _console()
-    rows = [_cells(project) for project in projects]
-    table = _table(rows)
-    unlimited = console.options.update(width=1000)
-    if console.measure(table, options=unlimited).maximum <= console.width:
-        console.print(table)
-    else:
-        console.print(_lists(rows))
-    for source in _sources(projects):
+    rows = [_cells(project) for project in model["projects"]]
+    if rows:
+        table = _table(rows)
+        unlimited = console.options.update(width=1000)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            console.print(table)
+        else:
+            console.print(_lists(rows))
+    for source in _sources(model):
         console.print(Text(source, style="dim"))
+    read = model["sources"]
     console.print(
-        f"{counted(seen.records, 'record')} in {counted(seen.files, 'file')}, "
-        f"{counted(seen.duplicates, 'duplicate')}"
+        f"{counted(read['records'], 'record')} in {counted(read['files'], 'file')}, "
+        f"{counted(read['duplicates'], 'duplicate')}"
     )
-    for reason, count in seen.left_out.items():
+    for reason, count in read["left_out"].items():
+        if reason == SAME_RUN:
+            continue  # the table beside the records, which says the same
         console.print(Text(f"left out: {count} × {reason}", style="yellow"))
 
 
@@ -115,33 +120,36 @@ def _lists(rows: list[tuple[Text | str, ...]]) -> Table:
     return grid
 
 
-def _sources(projects: list[ProjectTotals]) -> Iterator[str]:
+def _sources(model: Mapping[str, Any]) -> Iterator[str]:
     """Name the carbon intensities used, as their licences ask for."""
-    used = (factors for project in projects for factors in project.energy_kwh_by_factors)
+    used = (factors for project in model["projects"] for factors in project["factors"])
     lines = (
-        f"{factors.region or 'region unknown'}: {amount(factors.carbon_intensity_g_per_kwh)} g/kWh, "
-        f"{factors.carbon_intensity_source}"
-        f"{f' ({factors.carbon_intensity_year})' if factors.carbon_intensity_year else ''}; "
-        f"PUE {amount(factors.pue)}, {factors.pue_source}"
+        f"{factors['region'] or 'region unknown'}: "
+        f"{amount(factors['carbon_intensity_g_per_kwh'])} g/kWh, {factors['carbon_intensity_source']}"
+        f"{_year(factors['carbon_intensity_year'])}; "
+        f"PUE {amount(factors['pue'])}, {factors['pue_source']}"
         for factors in used
     )
     yield from dict.fromkeys(_printable(line) for line in lines)
 
 
-def _cells(project: ProjectTotals) -> tuple[Text | str, ...]:
+def _year(year: int | None) -> str:
+    return f" ({year})" if year else ""
+
+
+def _cells(project: Mapping[str, Any]) -> tuple[Text | str, ...]:
     return (
-        Text(_printable(project.project)),
-        str(len(project.runs)),
-        _number(project.duration_s, 1 / 3600),
-        _number(project.cpu_energy_kwh, 1000),
-        _number(project.ram_energy_kwh, 1000),
-        _number(project.gpu_energy_kwh, 1000),
-        _number(project.energy_kwh, 1000),
-        _number(project.node_energy_kwh, 1000),
-        _number(project.emissions_g),
-        f"{_number(project.emissions_low_g)} – {_number(project.emissions_high_g)}",
-        _number(project.embodied_g),
-        _number(project.carbon_intensity_g_per_kwh),
+        Text(_printable(str(project["project"]))),
+        str(project["runs"]),
+        _number(project["duration_s"], 1 / 3600),
+        _number(project["cpu_energy_kwh"], 1000),
+        _number(project["ram_energy_kwh"], 1000),
+        _number(project["gpu_energy_kwh"], 1000),
+        _number(project["energy_kwh"], 1000),
+        _number(project["emissions_g"]),
+        f"{_number(project['emissions_low_g'])} – {_number(project['emissions_high_g'])}",
+        _number(project["embodied_g"]),
+        _number(project["carbon_intensity_g_per_kwh"]),
         _quality(project),
     )
 
@@ -155,9 +163,10 @@ def _number(value: float | None, factor: float = 1.0) -> str:
     return amount(None if value is None else value * factor)
 
 
-def _quality(project: ProjectTotals) -> str:
-    total = sum(project.energy_kwh_by_quality.values())
+def _quality(project: Mapping[str, Any]) -> str:
+    energies = {name: project[f"energy_{name}_kwh"] for name in QUALITIES}
+    total = sum(energies.values())
     if total <= 0:
         return "–"
-    parts = sorted(project.energy_kwh_by_quality.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {energy / total:.0%}" for name, energy in parts)
+    parts = sorted(energies.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {energy / total:.0%}" for name, energy in parts if energy > 0)

@@ -137,7 +137,7 @@ def _write_csv(path: Path, columns: Sequence[Column], rows: Iterable[Row]) -> No
 
 def _has_parquet() -> bool:
     try:
-        import pyarrow.parquet  # type: ignore[import-untyped] # noqa: F401, PLC0415
+        import pyarrow.parquet  # noqa: F401, PLC0415
     except ImportError:
         _log.warning("no Parquet tables: pyarrow is missing; install 'emissions-sidecar[report]'")
         return False

@@ -21,7 +21,8 @@ def test_the_table_names_each_project_and_the_files(volume, capsys):
     assert "demo" in text
     assert "other" in text
     assert "3 records in 2 files" in text
-    assert str(volume / "reports" / "v1" / "projects.csv") in text
+    assert f"open {volume / 'reports' / 'v1' / 'index.html'}" in text
+    assert (volume / "reports" / "v1" / "projects.csv").is_file()
 
 
 def test_json_goes_to_standard_output_and_to_the_file(volume, capsys):
@@ -39,10 +40,12 @@ def test_a_report_can_be_written_elsewhere(volume, tmp_path):
 
 
 def test_a_report_twice_is_the_same_report(volume, capsys):
-    main(["report", str(volume), "--json"])
-    first = capsys.readouterr().out
-    main(["report", str(volume), "--json"])
-    assert capsys.readouterr().out == first
+    documents = []
+    for _ in range(2):
+        main(["report", str(volume), "--json"])
+        documents.append(json.loads(capsys.readouterr().out))
+        del documents[-1]["generated_at"]
+    assert documents[0] == documents[1]
 
 
 def test_only_one_project_is_asked_for(volume, capsys):
@@ -175,3 +178,51 @@ def test_a_schedule_may_find_no_records_yet(tmp_path, capsys):
 def test_files_that_are_no_records_are_still_told(tmp_path):
     (tmp_path / "x.ndjson").write_text("no record\n")
     assert main(["report", str(tmp_path), "--allow-empty"]) == 1
+
+
+def test_a_budget_of_the_command_line_comes_before_the_annotation(tmp_path, capsys):
+    write(tmp_path / "a.ndjson", record("a.1", annotations={"emissions/budget": "1kg"}))
+    for flags, source in ((), "annotation"), (("--budget", "demo=2t"), "setting"):
+        main(["report", str(tmp_path), *flags, "--json"])
+        (project,) = json.loads(capsys.readouterr().out)["projects"]
+        assert project["budget"]["source"] == source
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--budget", "demo"], "names no project"),
+        (["--azure-export", "/nonexistent"], "cannot be read"),
+        (["--memory", "much"], "is not a size"),
+    ],
+)
+def test_a_bad_flag_is_one_line_and_exit_2(volume, capsys, flags, told):
+    assert main(["report", str(volume), *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_several_places_are_one_dataset(volume, tmp_path, capsys):
+    write(tmp_path / "w" / "c.ndjson", record("c.1", project="third"), record("a.1"))
+    main(["report", str(volume), str(tmp_path / "w"), "--json"])
+    model = json.loads(capsys.readouterr().out)
+    assert {row["project"] for row in model["projects"]} == {"demo", "other", "third"}
+    assert (model["records"], model["duplicates"]) == (4, 1)
+
+
+def test_closed_days_are_compacted_and_the_report_stays_the_same(tmp_path, capsys):
+    volume = tmp_path / "v"
+    day = {"window_start": "2026-11-02T08:00:00.000Z", "window_end": "2026-11-02T08:00:15.000Z"}
+    write(volume / "a.ndjson", *(record(f"a.{n}", **day) for n in (1, 2, 3)))
+    main(["report", str(volume), "--json"])
+    before = json.loads(capsys.readouterr().out)["total"]
+    assert main(["report", "compact", str(volume), "--older-than", "0"]) == 0
+    assert "3 records of 1 days" in capsys.readouterr().out
+    main(["report", str(volume), "--json"])
+    after = json.loads(capsys.readouterr().out)["total"]
+    assert after["energy_kwh"] == pytest.approx(before["energy_kwh"])
+    assert after["records"] == before["records"] == 3
+
+
+def test_serving_what_is_no_report_is_told(tmp_path, capsys):
+    assert main(["report", "serve", str(tmp_path)]) == 2
+    assert "write a report there first" in capsys.readouterr().err

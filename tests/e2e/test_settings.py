@@ -254,7 +254,9 @@ def test_values_that_are_not_utf8_are_recorded_or_refused_in_words(tmp_path: Pat
         assert outcome.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [["run", "--help"], ["run", "--pue", "x"], ["webhook", "--nonsense"]])
+@pytest.mark.parametrize(
+    "words", [["run", "--help"], ["run", "--pue", "x"], ["webhook", "--nonsense"]]
+)
 def test_signals_that_were_held_back_for_a_command_are_heard_again_if_it_does_not_begin(words):
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     main(words)

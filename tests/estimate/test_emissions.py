@@ -1,6 +1,5 @@
 """The chain from usage to grams, by hand and as invariants."""
 
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -94,7 +94,7 @@ labels:
 {{- define "emissions-sidecar.podSpec" -}}
 {{- $values := index .root.Values (include "emissions-sidecar.key" .) -}}
 serviceAccountName: {{ include "emissions-sidecar.serviceAccountName" . }}
-automountServiceAccountToken: {{ has .component (list "collector" "node-meter") }}
+automountServiceAccountToken: {{ or (has .component (list "collector" "node-meter")) (and (eq .component "report") .root.Values.report.trackedPods) }}
 enableServiceLinks: false
 securityContext:
   {{- include "emissions-sidecar.podSecurity" . | nindent 2 }}

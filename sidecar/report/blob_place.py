@@ -1,0 +1,71 @@
+"""A dataset in a container of Azure Blob: listed page by page, each blob read as it was listed."""
+
+import functools
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import BlobProperties, ContainerClient
+
+from sidecar.report.blob_source import BlobSource, _BlobStream
+from sidecar.report.places import is_of_dataset
+from sidecar.report.source import SourceUnreadable
+from sidecar.report.staging import StoredFile
+
+
+class BlobPlace(BlobSource):
+    """All blobs of a dataset under a prefix; also those that are no NDJSON."""
+
+    @property
+    def container(self) -> ContainerClient:
+        """The client, for what is written."""
+        return self._container
+
+    @property
+    def folder(self) -> str:
+        """The prefix with its `/`, or nothing."""
+        return self._folder
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield the blobs, as the service lists them: by name. Raises SourceUnreadable."""
+        token: str | None = None
+        while True:
+            try:
+                page, token = self.attempt(functools.partial(self._page, token))
+            except HttpResponseError as error:
+                raise SourceUnreadable(
+                    f"{self} cannot be listed: {error.status_code} {error.reason}"
+                ) from error
+            for blob in page:
+                name = blob.name.removeprefix(self._folder)
+                if is_of_dataset(name):
+                    yield StoredBlob(name, blob, self)
+            if not token:
+                return
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob as it was listed."""
+
+    name: str
+    blob: BlobProperties
+    source: BlobSource
+    path: Path | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes as stored."""
+        return int(self.blob.size or 0)
+
+    @property
+    def stamp(self) -> str:
+        """The etag."""
+        return str(self.blob.etag)
+
+    def open(self) -> BinaryIO:
+        """Open it as a stream. Raises OSError and SourceUnreadable."""
+        return io.BufferedReader(_BlobStream(self.source, self.blob))

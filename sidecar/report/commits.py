@@ -1,0 +1,127 @@
+"""Which compacted parts of a dataset count: the log of commits beside them.
+
+Beside the records lies `compacted/`: parts (`project=…/month=…/part-<day>-<digest>.parquet`), what
+became of the nodes' energy (`balances/…`), and `commits/commit-<generation>.json`. A commit is made
+whole or not at all, and says which parts hold a day from now on and which they replace. A part that
+no commit names does not count: whoever is killed in between leaves only such. Names are relative to
+`compacted/`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
+
+from sidecar.report.source import SourceUnreadable
+
+FOLDER: Final = "compacted/"
+COMMIT: Final = re.compile(
+    r"(?P<base>(?:.*/)?compacted/)commits/commit-(?P<generation>\d{8})\.json"
+)
+RAW: Final = re.compile(r"(?P<base>(?:.*/)?compacted/)commits/raw-(?P<generation>\d{8})\.json\.gz")
+PARQUET: Final = ".parquet"
+
+LAYOUT: Final = 1
+"""Version of what commits and parts look like."""
+
+COMMIT_BYTES_MAX: Final = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of records of one project and day, each once, settled. `cut` records keep less than all.
+
+    `energy_kwh` is the sum before settling, `ids` a digest of the records' ids in any order.
+    """
+
+    name: str
+    project: str
+    day: str
+    records: int
+    cut: int
+    energy_kwh: float
+    ids: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What compaction of one day made: its parts and the file of balances, and what these replace."""
+
+    generation: int
+    day: str
+    parts: tuple[Part, ...]
+    balances: str
+    replaces: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its file, below `compacted/`."""
+        return f"commits/commit-{self.generation:08d}.json"
+
+    @property
+    def raw_name(self) -> str:
+        """The file that lists the raw files it holds; gone when these are."""
+        return f"commits/raw-{self.generation:08d}.json.gz"
+
+    def to_json(self) -> bytes:
+        """Return the commit as its file holds it."""
+        return json.dumps({"layout": LAYOUT, **asdict(self)}, ensure_ascii=True).encode() + b"\n"
+
+    @classmethod
+    def of_json(cls, content: bytes, name: str) -> Self:
+        """Read a commit. Raises SourceUnreadable: without it no total would be true."""
+        try:
+            row: dict[str, Any] = json.loads(content)
+            if row.pop("layout") != LAYOUT:
+                raise SourceUnreadable(
+                    f"{name}: made by a newer version of emissions-sidecar; update this one"
+                )
+            parts = tuple(Part(**part) for part in row.pop("parts"))
+            replaces = tuple(row.pop("replaces"))
+            return cls(parts=parts, replaces=replaces, **row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SourceUnreadable(
+                f"{name} is no commit of compacted records ({type(error).__name__}); restore it from "
+                "a backup, the parts it names cannot be told from others without"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What counts of a folder `compacted/`: its parts and balances by day, and the next generation."""
+
+    commits: tuple[Commit, ...] = ()
+
+    @property
+    def generation(self) -> int:
+        """The latest; 0 = none."""
+        return max((commit.generation for commit in self.commits), default=0)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts that count."""
+        gone = self.replaced
+        return [part for commit in self.commits for part in commit.parts if part.name not in gone]
+
+    @property
+    def balances(self) -> Sequence[tuple[str, str]]:
+        """Days with the file that tells what became of their energy."""
+        gone = self.replaced
+        return [(item.day, item.balances) for item in self.commits if item.balances not in gone]
+
+    def names(self) -> set[str]:
+        """All files that count, and the commits."""
+        names = {part.name for part in self.parts} | {name for _, name in self.balances}
+        return names | {commit.name for commit in self.commits}
+
+    @property
+    def replaced(self) -> set[str]:
+        """Files that counted once; the next compaction removes them."""
+        return {name for commit in self.commits for name in commit.replaces}
+
+
+def live(commits: Iterable[Commit]) -> Live:
+    """Put commits in their order."""
+    return Live(tuple(sorted(commits, key=lambda commit: commit.generation)))

@@ -1,0 +1,71 @@
+"""DuckDB runs the expressions: embedded, on one machine, in bounded memory."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.operations as ops
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from sidecar.report.staging import quoted
+
+BATCH_ROWS = 64 * 1024
+
+
+@dataclass(slots=True)
+class DuckDBEngine:
+    """Runs on a dataset's own connection, which keeps within its limits."""
+
+    connection: duckdb.DuckDBPyConnection
+    _made: dict[str, str] = field(default_factory=dict)
+
+    def scanned(self, name: str, paths: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
+        """Return files of Parquet as a table of these columns (ibis types by name)."""
+        listed = ", ".join(f'"{column}"' for column in columns)
+        query = f"SELECT {listed} FROM read_parquet({quoted(paths)})"  # noqa: S608
+        return self._new("VIEW", name, query, columns)
+
+    def stored(self, name: str, table: ir.Table) -> ir.Table:
+        """Run an expression and keep what it gives."""
+        columns = {column: str(kind) for column, kind in table.schema().items()}
+        return self._new("TABLE", name, _sql(table), columns)
+
+    def loaded(self, name: str, rows: pa.Table, columns: Mapping[str, str]) -> ir.Table:
+        """Make a table of rows from Python."""
+        self.connection.register("given_rows", rows)
+        try:
+            listed = ", ".join(f'"{column}"' for column in columns)
+            return self._new("TABLE", name, f"SELECT {listed} FROM given_rows", columns)  # noqa: S608
+        finally:
+            self.connection.unregister("given_rows")
+
+    def batches(self, table: ir.Table) -> Iterator[pa.RecordBatch]:
+        """Run an expression and yield its rows, in its order."""
+        # A cursor of its own: the caller may run others before it has seen all rows.
+        with self.connection.cursor() as cursor:
+            yield from cursor.sql(_sql(table)).to_arrow_reader(BATCH_ROWS)
+
+    def close(self) -> None:
+        """Drop what was made."""
+        for name, kind in self._made.items():
+            self.connection.execute(f'DROP {kind} IF EXISTS "{name}"')
+        self._made.clear()
+
+    def _new(self, kind: str, name: str, query: str, columns: Mapping[str, str]) -> ir.Table:
+        self.connection.execute(f'CREATE OR REPLACE {kind} "{name}" AS {query}')
+        self._made[name] = kind
+        return ibis.table(dict(columns), name=name)
+
+
+def _sql(table: ir.Table) -> str:
+    return _compiled(table.op())
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(operation: ops.Relation) -> str:
+    """Return the SQL of an expression; ibis takes longer to write it than DuckDB to run small ones."""
+    return str(ibis.to_sql(operation.to_expr(), dialect="duckdb"))

@@ -1,0 +1,398 @@
+"""What a report computes, as ibis expressions: written once, run by DuckDB or by Spark.
+
+Two things are computed. First what settling takes off (`stretched`, `stretches`): where all windows of a
+stretch are the same, `sidecar.report.settle` comes down to sums, and where these fit no pod is cut.
+What is left goes to that module itself. Then the sums of what the records keep (`finest`), by the finest
+keys there are, and of these the tables.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ibis
+import ibis.expr.types as ir
+
+from sidecar.estimate.attribution import MEASURED
+from sidecar.report.claims import NODES_OWN
+from sidecar.report.columns import BY_RESERVATION, COLUMNS, DERIVED, KEPT, SHARE_MAX
+from sidecar.report.settle import COMPONENTS, LEAST_KWH, LEAST_SHARE, ROUNDING, TOUCH_S
+from sidecar.windows import GAP_TOLERANCE_S
+
+_TYPES: Final = {
+    "VARCHAR": "string",
+    "DOUBLE": "float64",
+    "BIGINT": "int64",
+    "MAP(VARCHAR, VARCHAR)": "map<string, string>",
+}
+_ALL: Final = {
+    **{item.name: _TYPES.get(item.sql_type, "") for item in COLUMNS},
+    **{name: _TYPES[sql_type] for name, sql_type in DERIVED.items()},
+    **dict.fromkeys(KEPT, "float64"),
+    "gpus": (
+        "array<struct<uuid: string, model: string, energy_kwh: float64, share: float64, "
+        "method: string, share_method: string>>"
+    ),
+}
+
+_PARTS: Final = tuple(f"{name}_energy_kwh" for name in COMPONENTS)
+_NODES: Final = tuple(f"node_{name}" for name in _PARTS)
+
+Schema = Mapping[str, str]
+
+
+def schema(names: Sequence[str]) -> dict[str, str]:
+    """Return the types of these columns."""
+    return {name: _ALL[name] for name in names}
+
+
+WORKING: Final[Schema] = schema(
+    ("record_id", "boot", "sequence", "node_key", "node_name", "start_us", "day", "start_s", "until_s",
+     "pod_method", "cpu_power_method", "gpu_method", "pue", "carbon_intensity_g_per_kwh",
+     "duration_s", "window_start", "window_end", "cluster", "node", "vm_id", "gpus",
+     "gpu_measured_part", *_PARTS, *_NODES)
+)  # fmt: skip
+"""What settling looks at."""
+
+MEASURED_COLUMNS: Final[Schema] = schema(
+    ("record_id", "project", "experiment", "run_id", "namespace", "workload", "pool", "region", "day",
+     "weekday", "hour", "pod_key", "quality", "carbon_intensity_level", "pod_method", "event",
+     "start_us", "end_us", "node_key", "duration_s", "gap_s", *_PARTS, "energy_kwh",
+     "facility_energy_kwh", "water_l", "emissions_g", "emissions_low_g", "emissions_high_g",
+     "embodied_g", "cpu_reserved_idle_energy_kwh", "gpu_reserved_idle_energy_kwh", "gpu_hours",
+     "cpu_utilization", "gpu_utilization", "carbon_intensity_g_per_kwh")
+)  # fmt: skip
+"""What is added up."""
+
+BALANCES: Final[Schema] = {
+    "node_key": "string",
+    "node_name": "string",
+    "day": "string",
+    "start_s": "float64",
+    "end_s": "float64",
+    **dict.fromkeys(
+        (
+            "node_kwh",
+            "claimed_kwh",
+            "pods_kwh",
+            "untracked_kwh",
+            *(f"unallocated_{name}_kwh" for name in COMPONENTS),
+            "unallocated_emissions_g",
+        ),
+        "float64",
+    ),
+}
+"""What became of a node's energy on a day: `sidecar.report.balance`."""
+
+KEPT_COLUMNS: Final[Schema] = {"record_id": "string", **dict.fromkeys(KEPT, "float64")}
+
+STRETCH: Final = ("node_key", "stretch")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Microseconds since the epoch, from (included) and until (excluded); None = unbounded."""
+
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def takes(self, start_us: ir.IntegerColumn) -> ir.BooleanValue:
+        """Tell of a start whether it is asked for; without bounds, also where it is not known."""
+        tests: list[ir.BooleanValue] = [ibis.literal(True)]  # noqa: FBT003 - a value
+        if self.since_us is not None:
+            tests.append((start_us >= self.since_us).fill_null(False))  # noqa: FBT003
+        if self.until_us is not None:
+            tests.append((start_us < self.until_us).fill_null(False))  # noqa: FBT003
+        return functools.reduce(lambda one, other: one & other, tests)
+
+
+def _is(test: Any) -> Any:  # noqa: ANN401 - ibis columns
+    """Return a test that is false, not null, where it cannot be told."""
+    return test.fill_null(False)  # noqa: FBT003
+
+
+def _known(column: Any, otherwise: Any = 0.0) -> Any:  # noqa: ANN401
+    return column.fill_null(otherwise)
+
+
+# -- settling ----------------------------------------------------------------------------------------
+
+
+def stretched(working: ir.Table) -> ir.Table:
+    """Give the stretches of each node numbers, as `settle.stretches` parts them.
+
+    `is_set_back` is of nodes where a process's windows do not follow each other: their true times, and
+    so their stretches, are the matter of `sidecar.report.claims`.
+    """
+    in_process = ibis.window(group_by=["node_key", "boot"], order_by=["sequence", "record_id"])
+    in_node = ["start_s", "until_s", "record_id"]
+    before = ibis.window(group_by="node_key", order_by=in_node, preceding=(None, 1))
+    until_here = ibis.window(group_by="node_key", order_by=in_node, preceding=None, following=0)
+    ahead = working.mutate(
+        ahead_s=working.start_s - working.until_s.lag().over(in_process),
+        before_s=working.until_s.max().over(before),
+    )
+    begun = ahead.mutate(
+        is_behind=_is(ahead.ahead_s < -GAP_TOLERANCE_S).cast("int64"),
+        begins=(ahead.before_s.isnull() | _is(ahead.start_s > ahead.before_s - TOUCH_S)).cast(
+            "int64"
+        ),
+    )
+    numbered = begun.mutate(
+        is_set_back=begun.is_behind.max().over(group_by="node_key") > 0,
+        stretch=begun.begins.sum().over(until_here).cast("int64"),
+    )
+    return numbered.drop("ahead_s", "before_s", "is_behind", "begins")
+
+
+def claims(placed: ir.Table) -> ir.Table:
+    """Add what each record claims, and what it tells of the node, as `settle` and `claims` have it."""
+    methods = "|".join(sorted(MEASURED))
+    own = _is(placed.pod_method == NODES_OWN)
+    measured = _is(placed.pod_method.re_search(rf"^({methods})( \+ ({methods}))*$"))
+    gpu_method = _known(placed.gpu_method.nullif(""), "table")
+    sight = ibis.cases(
+        (gpu_method.contains("table"), 0), (gpu_method.contains("utilization"), 1), else_=2
+    )
+    cpu_rank = own.cast("int64") * 10 + _is(placed.cpu_power_method == "rapl").cast("int64")
+    gpus = ibis.least(placed.gpus.length(), 9_999)
+    gpu_rank = own.cast("int64") * 1_000_000 + gpus * 10 + sight
+    grams = ibis.ifelse(
+        placed.pue.between(0.0, 100.0),
+        placed.pue * placed.carbon_intensity_g_per_kwh,
+        ibis.null("float64"),
+    )
+    table = placed.mutate(own=own, measured=measured, rank_of_gpus=gpu_rank, grams_per_kwh=grams)
+    ranks = {"cpu": cpu_rank, "ram": cpu_rank, "gpu": gpu_rank}
+    columns: dict[str, Any] = {}
+    for name in COMPONENTS:
+        energy, node = placed[f"{name}_energy_kwh"], placed[f"node_{name}_energy_kwh"]
+        columns[f"told_{name}"] = ibis.coalesce(node, energy)
+        columns[f"rank_{name}"] = ibis.cases(
+            (node.notnull(), ranks[name]), (energy.notnull(), -1), else_=ibis.null("int64")
+        )
+        columns[f"wanted_{name}"] = ibis.ifelse(own, 0.0, _known(energy))
+        columns[f"others_{name}"] = ibis.ifelse(own, ibis.greatest(0.0, _known(node - energy)), 0.0)
+        columns[f"part_{name}"] = measured.cast("float64")
+    columns["part_gpu"] = _known(placed.gpu_measured_part, columns["part_gpu"])
+    return _with_best(table.mutate(**columns))
+
+
+def _with_best(table: ir.Table) -> ir.Table:
+    """Add the best rank of each stretch: who knows the node best tells its energy."""
+    best = {
+        f"best_{name}": table[f"rank_{name}"].max().over(group_by=STRETCH) for name in COMPONENTS
+    }
+    return table.mutate(**best)
+
+
+def devices(claimed: ir.Table) -> ir.Table:
+    """Add the GPUs of each stretch up, one by one: columns `pools`, `seen` and `devices_fit`."""
+    unnested = claimed.select(
+        "node_key", "stretch", "boot", "own", "rank_of_gpus", gpu=claimed.gpus.unnest()
+    )
+    each = unnested.mutate(
+        uuid=unnested.gpu["uuid"],
+        energy=_known(unnested.gpu["energy_kwh"]),
+        share=_known(unnested.gpu["share"]),
+        looks=~_is(unnested.gpu["share_method"].isin(BY_RESERVATION))
+        & unnested.gpu["share_method"].notnull(),
+    )
+    each = each.filter(each.uuid.notnull())
+    tells = each.energy.between(LEAST_KWH, 1e9) & each.share.between(LEAST_SHARE, SHARE_MAX)
+    each = each.mutate(tells=tells, rank=ibis.ifelse(tells, each.rank_of_gpus, ibis.null("int64")))
+    keys = [*STRETCH, "uuid"]
+    each = each.mutate(best=each["rank"].max().over(group_by=keys))
+    claims_it = each.tells & ~each.own
+    of_device = each.group_by(keys).agg(
+        pool=(each.energy / each.share).max(where=each.tells & (each["rank"] == each.best)),
+        measured=each.energy.sum(where=claims_it & each.looks),
+        estimated=each.energy.sum(where=claims_it & ~each.looks),
+        rows=each.tells.sum().cast("int64"),
+        boots=each.boot.nunique(where=each.tells),
+    )
+    fits = _fits(of_device.pool, _known(of_device.measured), _known(of_device.estimated))
+    of_device = of_device.mutate(fits=fits & (of_device.rows == of_device.boots))
+    return of_device.group_by(STRETCH).agg(
+        pools=of_device.pool.sum(), seen=of_device.count(), devices_fit=of_device.fits.all()
+    )
+
+
+def _fits(pool: Any, measured: Any, estimated: Any) -> Any:  # noqa: ANN401
+    """Tell whether `settle.cut` cuts nothing of claims that are all of one window."""
+    within = (measured <= pool * (1 + ROUNDING)) & (
+        (estimated <= 0) | (estimated <= ibis.greatest(0.0, pool - measured) + pool * ROUNDING)
+    )
+    return (measured + estimated <= 0) | _is(within)
+
+
+def stretches(claimed: ir.Table, devices_of: ir.Table) -> ir.Table:
+    """Add the stretches up, one row each; `is_simple` where nothing is cut, beyond doubt."""
+    columns: dict[str, Any] = {
+        "records": claimed.count(),
+        "boots": claimed.boot.nunique(),
+        "start_us": claimed.start_us.min(),
+        "day": claimed.day.min(),
+        "start_s": claimed.start_s.min(),
+        "last_start_s": claimed.start_s.max(),
+        "first_end_s": claimed.until_s.min(),
+        "end_s": claimed.until_s.max(),
+        "is_set_back": claimed.is_set_back.any(),
+        "node_name": claimed.node_name.min(),
+        "grams_per_kwh": claimed.grams_per_kwh.mean(),
+        "most_gpus": claimed.gpus.length().max(),
+    }
+    for name in COMPONENTS:
+        wanted, part = claimed[f"wanted_{name}"], claimed[f"part_{name}"]
+        is_best = _is(claimed[f"rank_{name}"] == claimed[f"best_{name}"])
+        columns[f"node_{name}"] = claimed[f"told_{name}"].max(where=is_best)
+        columns[f"measured_{name}"] = (wanted * part).sum()
+        columns[f"estimated_{name}"] = (wanted * (1 - part)).sum()
+        columns[f"others_{name}"] = claimed[f"others_{name}"].sum()
+    summed = claimed.group_by(STRETCH).agg(**columns)
+    joined = summed.left_join(devices_of, STRETCH).drop("node_key_right", "stretch_right")
+    return _judged(joined)
+
+
+def _judged(summed: ir.Table) -> ir.Table:
+    several = (summed.boots >= 2) & _is(summed.most_gpus > 0)
+    in_part = _is(summed.seen > summed.most_gpus) & _is(summed.pools > summed.node_gpu)
+    table = summed.mutate(node_gpu=ibis.ifelse(several & in_part, summed.pools, summed.node_gpu))
+    is_simple = (
+        (table.records == table.boots)
+        & (table.start_s == table.last_start_s)
+        & (table.first_end_s == table.end_s)
+        & ~table.is_set_back
+        & (~several | _known(table.devices_fit, True))  # noqa: FBT003
+    )
+    for name in COMPONENTS:
+        pool, measured = _known(table[f"node_{name}"]), table[f"measured_{name}"]
+        is_simple &= _fits(pool, measured, table[f"estimated_{name}"])
+    return table.mutate(is_simple=is_simple)
+
+
+def balances(simple: ir.Table) -> ir.Table:
+    """Return what became of the nodes' energy, by node and day, of stretches that nothing is cut of."""
+    columns: dict[str, Any] = {}
+    for name in COMPONENTS:
+        node = _known(simple[f"node_{name}"])
+        pods = simple[f"measured_{name}"] + simple[f"estimated_{name}"]
+        left = ibis.greatest(0.0, node - pods)
+        untracked = ibis.least(ibis.greatest(0.0, simple[f"others_{name}"] - pods), left)
+        columns[f"{name}_node"], columns[f"{name}_pods"] = node, pods
+        columns[f"{name}_untracked"] = untracked
+        columns[f"{name}_left"] = ibis.greatest(0.0, node - pods - untracked)
+    table = simple.mutate(**columns)
+
+    def total(suffix: str) -> Any:  # noqa: ANN401
+        return sum((table[f"{name}_{suffix}"] for name in COMPONENTS[1:]), table[f"cpu_{suffix}"])
+
+    return table.group_by(["node_key", "day"]).agg(
+        node_name=table.node_name.min(),
+        start_s=table.start_s.min(),
+        end_s=table.end_s.max(),
+        node_kwh=total("node").sum(),
+        claimed_kwh=total("pods").sum(),
+        pods_kwh=total("pods").sum(),
+        untracked_kwh=total("untracked").sum(),
+        **{f"unallocated_{name}_kwh": table[f"{name}_left"].sum() for name in COMPONENTS},
+        unallocated_emissions_g=(total("left") * table.grams_per_kwh).sum(),
+    ).select(*BALANCES)  # fmt: skip
+
+
+# -- what is added up ----------------------------------------------------------------------------------
+
+_IN_PROPORTION: Final = (
+    "facility_energy_kwh", "water_l", "emissions_g", "emissions_low_g", "emissions_high_g",
+)  # fmt: skip
+_AS_THEY_ARE: Final = ("duration_s", "gap_s", "embodied_g", "gpu_hours")
+_SUMMED: Final = (
+    *_PARTS, "energy_kwh", *_IN_PROPORTION, "cpu_reserved_idle_energy_kwh",
+    "gpu_reserved_idle_energy_kwh", *_AS_THEY_ARE, "energy_taken_off_kwh",
+)  # fmt: skip
+
+FINEST: Final = (
+    "project", "experiment", "run", "namespace", "workload", "pool", "region", "day", "weekday",
+    "hour", "pod", "quality", "level",
+)  # fmt: skip
+
+
+def settled(records: ir.Table) -> ir.Table:
+    """Apply what is kept (`kept_cpu`, …; null = all) to the columns that follow from it."""
+    kept = {
+        name: _known(records[column], 1.0) for name, column in zip(COMPONENTS, KEPT, strict=True)
+    }
+    energies = {name: records[f"{name}_energy_kwh"] for name in COMPONENTS}
+    cuts = [_known(energies[name]) * (1.0 - kept[name]) for name in COMPONENTS]
+    taken_off = cuts[0] + cuts[1] + cuts[2]
+    known = _known(energies["cpu"]) + _known(energies["ram"]) + _known(energies["gpu"])
+    left = ibis.ifelse(taken_off > 0, ibis.greatest(0.0, 1.0 - taken_off / known.nullif(0.0)), 1.0)
+    columns = {f"{name}_energy_kwh": energies[name] * kept[name] for name in COMPONENTS}
+    columns["energy_kwh"] = ibis.ifelse(
+        taken_off > 0, ibis.greatest(0.0, records.energy_kwh - taken_off), records.energy_kwh
+    )
+    columns |= {name: records[name] * left for name in _IN_PROPORTION}
+    for name in ("cpu", "gpu"):
+        idle = f"{name}_reserved_idle_energy_kwh"
+        columns[idle] = records[idle] * kept[name]
+    return records.mutate(**columns, energy_taken_off_kwh=taken_off)
+
+
+def finest(records: ir.Table) -> ir.Table:
+    """Add settled records up by the finest keys; `…_weight` are those of the means."""
+    named = records.mutate(
+        run=records.run_id,
+        pod=records.pod_key,
+        level=_known(records.carbon_intensity_level, "set"),
+    )
+    is_metered = named.event != "start"
+    sums = {name: named[name].sum(where=is_metered) for name in _SUMMED}
+    duration_s, intensity = named.duration_s, named.carbon_intensity_g_per_kwh
+    means: dict[str, Any] = {}
+    for name in ("cpu", "gpu"):
+        use = named[f"{name}_utilization"]
+        knows = is_metered & _is(use.between(0.0, SHARE_MAX))
+        means[f"{name}_use"] = (use * duration_s).sum(where=knows)
+        means[f"{name}_use_weight"] = duration_s.sum(where=knows)
+    knows = is_metered & intensity.notnull()
+    means["intensity_time"] = (intensity * duration_s).sum(where=knows)
+    means["intensity_time_weight"] = duration_s.sum(where=knows)
+    knows = is_metered & named.emissions_g.notnull() & named.facility_energy_kwh.notnull()
+    means["intensity"] = named.emissions_g.sum(where=knows)
+    means["intensity_weight"] = named.facility_energy_kwh.sum(where=knows)
+    return named.group_by(FINEST).agg(
+        records=is_metered.sum().cast("int64"),
+        records_without_emissions=(is_metered & named.emissions_g.isnull()).sum().cast("int64"),
+        start_us=named.start_us.min(),
+        end_us=named.end_us.max(),
+        **sums,
+        **means,
+    )
+
+
+ADDED: Final = (
+    "records", "records_without_emissions", *_SUMMED, "cpu_use", "cpu_use_weight", "gpu_use",
+    "gpu_use_weight", "intensity", "intensity_weight", "intensity_time", "intensity_time_weight",
+)  # fmt: skip
+
+
+def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:
+    """Add the finest sums up by fewer keys."""
+    energy = _known(fine.energy_kwh)
+    split = {
+        f"energy_{name}_kwh": energy.sum(where=fine.quality == name)
+        for name in ("measured", "estimated", "modelled")
+    } | {
+        f"energy_{name}_kwh": energy.sum(where=fine.level == name)
+        for name in ("zone", "country", "world", "set")
+    }
+    columns = {
+        "runs": fine.run.nullif("").nunique(),
+        "pods": fine.pod.nunique(),
+        "start_us": fine.start_us.min(),
+        "end_us": fine.end_us.max(),
+        **{name: fine[name].sum().cast(fine[name].type()) for name in ADDED},
+        **split,
+    }
+    return fine.group_by(list(keys)).agg(**columns) if keys else fine.agg(**columns)

@@ -1,0 +1,51 @@
+// Numbers for people: a few significant figures and a unit, never in scientific notation.
+// The twins of sidecar/amounts.py and sidecar/report/page/numbers.py; a test compares them.
+
+export const UNKNOWN = "–";
+
+export function amount(value, figures = 3) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN;
+  if (value === 0) return "0";
+  const digits = Math.max(0, figures - 1 - Math.floor(Math.log10(Math.abs(value))));
+  return value.toLocaleString("en-US", {
+    minimumFractionDigits: 0,
+    maximumFractionDigits: Math.min(20, digits),
+  });
+}
+
+function scaled(value, steps) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN;
+  // 0.9995: what would round to 1,000 is said in the next unit.
+  const step = steps.find(([size]) => Math.abs(value) >= size * 0.9995) ?? steps.at(-1);
+  return `${amount(value / step[0])} ${step[1]}`.replace("-", "−");
+}
+
+const MASSES_G = [[1e9, "kt"], [1e6, "t"], [1e3, "kg"], [1, "g"], [1e-3, "mg"]];
+const ENERGIES_KWH = [[1e6, "GWh"], [1e3, "MWh"], [1, "kWh"], [1e-3, "Wh"], [1e-6, "mWh"]];
+
+export const mass = (grams) => (grams === 0 ? "0 g" : scaled(grams, MASSES_G));
+export const energy = (kwh) => (kwh === 0 ? "0 kWh" : scaled(kwh, ENERGIES_KWH));
+
+export function percent(ratio) {
+  return ratio === null || ratio === undefined || !Number.isFinite(ratio)
+    ? UNKNOWN
+    : `${amount(ratio * 100, Math.abs(ratio) < 0.1 ? 2 : 3)} %`;
+}
+
+export function range(low, high, unit) {
+  return low === null || high === null ? "not known" : `${unit(low)} – ${unit(high)}`;
+}
+
+// One unit for an axis, chosen by its largest value: [divisor, name].
+export function axisUnit(largest, steps) {
+  return steps.find(([size]) => largest >= size) ?? steps.at(-1);
+}
+export const massAxis = (grams) => axisUnit(grams, MASSES_G);
+export const energyAxis = (kwh) => axisUnit(kwh, ENERGIES_KWH);
+
+// Foreign names in SVG text: shortened, and isolated so that marks of direction end with them.
+export function label(name, characters = 30) {
+  const points = [...name];
+  const short = points.length > characters ? `${points.slice(0, characters - 1).join("")}…` : name;
+  return `\u2068${short}\u2069`;
+}

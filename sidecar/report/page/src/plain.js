@@ -1,0 +1,5 @@
+// Pages without charts: a run.
+import { startPrinting, startTheme } from "./theme.js";
+
+startTheme();
+startPrinting();

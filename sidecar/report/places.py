@@ -1,0 +1,137 @@
+"""Where a dataset lies, with all its files: a directory, or a container of Azure Blob.
+
+`sidecar.report.source` knows NDJSON alone; a dataset also has Parquet and CSV. Names are relative,
+with `/`; what is hidden and what reports are written to is left out, as there.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from sidecar.report.source import BLOB_SCHEME, REPORTS, SourceUnreadable, blob_address
+from sidecar.report.staging import StoredFile
+from sidecar.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from sidecar.report.blob_place import BlobPlace
+
+
+class Place(Protocol):
+    """A tree of files. `str(place)` is its address, for people: no secret in it."""
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield all files that may be of a dataset. Raises SourceUnreadable."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+def open_place(text: str, settings: Settings, environ: Mapping[str, str]) -> "Place | BlobPlace":
+    """Open a directory, or `az://container[/prefix]` with the credentials of the settings.
+
+    Raises SettingsError with one line where the address or the credentials cannot be right.
+    """
+    if not text.startswith(BLOB_SCHEME):
+        root = Path(text)
+        if not root.is_dir():
+            raise SettingsError(
+                f"{text}: there is no such directory; give the volume of a run, or "
+                f"{BLOB_SCHEME}CONTAINER[/PREFIX]"
+            )
+        return DirectoryPlace(root)
+    container, prefix = blob_address(text)
+    # The libraries of Azure load late: a directory is read without them.
+    from sidecar.report.blob_place import BlobPlace  # noqa: PLC0415
+    from sidecar.transport.blob_container import open_container  # noqa: PLC0415
+
+    return BlobPlace(open_container(replace(settings, blob_container=container), environ), prefix)
+
+
+def is_of_dataset(name: str) -> bool:
+    """Tell whether a name below a place may be of a dataset."""
+    if name.startswith(f"{REPORTS}/"):
+        return False
+    return not PurePosixPath(name).name.startswith(".")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryPlace:
+    """A volume, or a directory of volumes. Links to directories are not followed."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def files(self) -> Iterator[StoredFile]:
+        """Yield the regular files, in the order of their names."""
+        found: list[StoredFile] = []
+
+        def cannot_list(error: OSError) -> None:
+            if Path(error.filename) == self.root:
+                raise SourceUnreadable(f"{self.root} cannot be read: {error.strerror}") from error
+            name = Path(error.filename).relative_to(self.root).as_posix()
+            found.append(Unlisted(f"{name}/.ndjson", error))
+
+        for directory, _, names in os.walk(self.root, onerror=cannot_list):
+            for name in names:
+                path = Path(directory, name)
+                file = _local(path.relative_to(self.root).as_posix(), path)
+                if file is not None and is_of_dataset(file.name):
+                    found.append(file)
+        yield from sorted(found, key=lambda file: file.name)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file on this machine."""
+
+    name: str
+    path: Path
+    size: int
+    stamp: str
+
+    def open(self) -> BinaryIO:
+        """Open it. Raises OSError."""
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """Stands for the files of a directory that cannot be listed, so that they are not passed over."""
+
+    name: str
+    error: OSError
+    size: int = 0
+    stamp: str = ""
+    path: None = None
+
+    def open(self) -> BinaryIO:
+        """Raise why."""
+        raise self.error
+
+
+def _local(name: str, path: Path) -> LocalFile | None:
+    """Return a regular file; what cannot be looked at counts as one, so that opening it says why."""
+    try:
+        seen = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return LocalFile(name, path, 0, "")
+    if not stat.S_ISREG(seen.st_mode):
+        return None
+    return LocalFile(name, path, seen.st_size, stamp_of(seen))
+
+
+def stamp_of(seen: os.stat_result) -> str:
+    """Return what changes when a file does."""
+    return f"{seen.st_ino}.{seen.st_size}.{seen.st_mtime_ns}"

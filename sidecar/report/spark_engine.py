@@ -1,0 +1,116 @@
+"""Spark runs the expressions, where one machine is outgrown. Needs the extra 'spark' and Java 17.
+
+It reads the same Parquet, so where it is a cluster the dataset's directory must be one that all its
+machines see. Given no session, it starts one of this machine.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import ibis.expr.operations as ops
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LOCAL: Final[Mapping[str, str]] = {
+    "spark.ui.enabled": "false",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.ui.showConsoleProgress": "false",
+}
+"""A session on one machine, which listens nowhere else."""
+
+ALWAYS: Final[Mapping[str, str]] = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.caseSensitive": "true",
+}
+
+
+def local_session(memory_mib: int) -> "SparkSession":
+    """Start Spark on this machine. Raises pyspark's errors where there is no Java."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    builder = SparkSession.builder.master("local[*]").appName("emissions-sidecar report")
+    for name, value in LOCAL.items():
+        builder = builder.config(name, value)
+    return builder.config("spark.driver.memory", f"{memory_mib}m").getOrCreate()
+
+
+@dataclass(slots=True)
+class SparkEngine:
+    """Runs on a session; what is kept lies in `directory`, as Parquet."""
+
+    session: "SparkSession"
+    directory: Path
+    _made: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _register_dialect()
+        for name, value in ALWAYS.items():
+            self.session.conf.set(name, value)
+
+    def scanned(self, name: str, paths: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
+        """Return files of Parquet as a table of these columns (ibis types by name)."""
+        frame = self.session.read.parquet(*(path.absolute().as_uri() for path in paths))
+        frame.select(*columns).createOrReplaceTempView(name)
+        self._made.append(name)
+        return ibis.table(dict(columns), name=name)
+
+    def stored(self, name: str, table: ir.Table) -> ir.Table:
+        """Run an expression and keep what it gives."""
+        path = self._path(name)
+        self.session.sql(_sql(table)).write.parquet(path.absolute().as_uri())
+        columns = {column: str(kind) for column, kind in table.schema().items()}
+        return self.scanned(name, [path], columns)
+
+    def loaded(self, name: str, rows: pa.Table, columns: Mapping[str, str]) -> ir.Table:
+        """Make a table of rows from Python."""
+        path = self._path(name)
+        path.mkdir()
+        pq.write_table(rows, path / "rows.parquet")
+        return self.scanned(name, [path], columns)
+
+    def batches(self, table: ir.Table) -> Iterator[pa.RecordBatch]:
+        """Run an expression and yield its rows, in its order."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = self.session.sql(_sql(table)).toArrow()
+        yield from rows.to_batches()
+
+    def close(self) -> None:
+        """Forget what was made; the session is its owner's."""
+        for name in self._made:
+            self.session.catalog.dropTempView(name)
+        self._made.clear()
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}-{os.urandom(4).hex()}"
+
+
+def _sql(table: ir.Table) -> str:
+    return _compiled(table.op())
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(operation: ops.Relation) -> str:
+    """Return the SQL of an expression; ibis takes longer to write it than DuckDB to run small ones."""
+    return str(ibis.to_sql(operation.to_expr(), dialect="pyspark"))
+
+
+def _register_dialect() -> None:
+    """Let ibis know its options for Spark, which come with the backend that is not used else."""
+    with warnings.catch_warnings():
+        # pyspark warns of pandas 3, which nothing here uses.
+        warnings.simplefilter("ignore")
+        _ = ibis.pyspark

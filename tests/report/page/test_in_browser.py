@@ -1,0 +1,407 @@
+"""The pages in a real browser: seen, filtered, sorted, printed, and read by other means than sight."""
+
+import re
+from contextlib import contextmanager
+from threading import Thread
+
+import pytest
+
+from sidecar.report.page.numbers import energy, mass
+from sidecar.report.serve import serving
+from tests.report.page.conftest import write
+from tests.report.page.realistic import Scale, realistic_model
+
+pytestmark = pytest.mark.needs("chromium")
+
+PROJECTS = '[data-table="projects"]'
+RUNS = '[data-table="runs"]'
+PHONE = {"width": 360, "height": 740}
+
+
+def column(page, table, number):
+    cells = page.locator(f"{table} tbody tr:not(.detail) > *:nth-child({number})")
+    return cells.all_inner_texts()
+
+
+def grams(text):
+    value, unit = text.split()
+    return float(value.replace(",", "")) * {"mg": 1e-3, "g": 1, "kg": 1e3, "t": 1e6}[unit]
+
+
+def choose(page, name, *texts):
+    page.locator(f"#{name}-chosen").click()
+    for text in texts:
+        page.locator(f"#{name.rstrip('s')}-boxes label", has_text=text).locator("input").check()
+    page.keyboard.press("Escape")
+
+
+def test_the_headline_is_the_total_of_the_model(visit, report):
+    page = visit(report.index)
+    assert mass(report.model["total"]["emissions_g"]) in page.locator(".big").inner_text()
+
+
+def test_every_project_is_in_the_table_with_a_link_to_its_page(visit, report):
+    page = visit(report.index)
+    links = page.locator(f"{PROJECTS} tbody th a")
+    assert links.count() == 12
+    for link in links.all():
+        assert (report.directory / link.get_attribute("href")).is_file()
+
+
+def test_a_chosen_project_is_the_only_one_left(visit, report):
+    page = visit(report.index)
+    choose(page, "projects", "radiology")
+    assert page.locator(f"{PROJECTS} tbody tr").count() == 1
+    (row,) = (row for row in report.model["projects"] if row["project"] == "radiology")
+    selection = page.locator("#selection").inner_text()
+    assert mass(row["emissions_g"]) in selection
+    assert energy(row["energy_kwh"]) in selection
+    assert "1 of 12 projects" in selection
+
+
+def test_a_filter_of_projects_is_followed_by_the_runs(visit, report):
+    page = visit(report.index)
+    choose(page, "projects", "sandbox")
+    assert set(column(page, RUNS, 2)) == {"sandbox"}
+
+
+def test_a_filter_of_time_sums_the_days_within_it(visit, report):
+    page = visit(report.index)
+    page.fill("#from", "2026-08-01")
+    page.fill("#to", "2026-08-31")
+    days = [row for row in report.model["days"] if row["day"].startswith("2026-08")]
+    expected = mass(sum(row["emissions_g"] for row in days))
+    assert f"Selected: {expected} CO2e" in page.locator("#selection").inner_text()
+
+
+def test_a_filter_of_regions_leaves_those_alone(visit, report):
+    page = visit(report.index)
+    choose(page, "regions", "UK South", "France Central")
+    found = set(column(page, '[data-table="regions"]', 1))
+    assert found == {"UK South", "France Central"}
+
+
+def test_a_selection_without_records_says_so(visit, report):
+    page = visit(report.index)
+    choose(page, "projects", "sandbox")
+    page.fill("#from", "2026-09-21")
+    page.fill("#to", "2026-09-20")
+    assert page.get_by_text("No records in this selection.").count() == 2
+
+
+def test_projects_are_found_by_a_part_of_their_name(visit, report):
+    page = visit(report.index)
+    page.locator("#projects-chosen").click()
+    page.fill("#find-project", "GRAPH")
+    shown = page.locator("#project-boxes label:visible")
+    assert shown.all_inner_texts() == ["fraud-graph"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desk"])
+def test_the_names_in_an_open_list_can_be_read(visit, report, viewport):
+    page = visit(report.index, viewport=viewport)
+    page.locator("#projects-chosen").click()
+    panel = page.locator("details.choose[open] > div").bounding_box()
+    name = page.locator("#project-boxes bdi").first.bounding_box()
+    assert panel["x"] < name["x"] < name["x"] + name["width"] < panel["x"] + panel["width"]
+    assert panel["x"] + panel["width"] <= viewport["width"]
+
+
+def test_reset_shows_everything_again(visit, report):
+    page = visit(report.index)
+    choose(page, "projects", "radiology")
+    page.fill("#from", "2026-08-01")
+    page.click("#clear")
+    assert page.locator("#selection").inner_text().startswith("Everything: ")
+    assert page.locator(f"{PROJECTS} tbody tr").count() == 12
+
+
+def test_a_column_sorts_by_its_numbers_and_then_the_other_way(visit, report):
+    page = visit(report.index)
+    head = page.locator(f"{PROJECTS} thead th", has_text="Emissions")
+    falling = [grams(text) for text in column(page, PROJECTS, 2)]
+    assert falling == sorted(falling, reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+    head.locator("button").click()
+    rising = [grams(text) for text in column(page, PROJECTS, 2)]
+    assert rising == sorted(rising)
+    assert head.get_attribute("aria-sort") == "ascending"
+
+
+def test_names_sort_alphabetically(visit, report):
+    page = visit(report.index)
+    page.locator(f"{PROJECTS} thead button", has_text="Project").click()
+    names = page.locator(f"{PROJECTS} tbody th a").all_inner_texts()
+    assert names == sorted(names)
+
+
+def test_a_row_unfolds_its_bounds_and_how_they_were_obtained(visit, report):
+    page = visit(report.index)
+    page.locator(f"{PROJECTS} button.unfold").first.click()
+    detail = page.locator(f"{PROJECTS} tr.detail").inner_text()
+    assert "measured" in detail
+    assert "Embodied" in detail
+
+
+def test_one_drills_down_to_a_project_and_a_run_and_back(visit, report):
+    page = visit(report.index)
+    page.locator(f"{PROJECTS} tbody th a").first.click()
+    assert page.locator("h1").inner_text() == f"Project {report.model['projects'][0]['project']}"
+    page.locator(f"{RUNS} tbody th a").first.click()
+    assert page.locator("h1").inner_text().startswith("Run ")
+    page.locator(".crumbs a").first.click()
+    assert page.locator("h1").inner_text() == "Emissions report"
+
+
+def test_all_runs_are_shown_when_asked(visit, report):
+    page = visit(report.index)
+    assert page.locator(f"{RUNS} tbody tr").count() == 25
+    page.get_by_role("button", name="Show all 300 runs").click()
+    assert page.locator(f"{RUNS} tbody tr").count() == 300
+
+
+def test_every_chart_has_a_name_for_those_who_do_not_see_it(visit, report):
+    page = visit(report.index)
+    charts = page.locator("[data-chart] svg[role=img]")
+    assert charts.count() == 8
+    assert all(chart.get_attribute("aria-label") for chart in charts.all())
+
+
+def test_the_map_has_a_dot_for_every_region_with_an_intensity(visit, report):
+    page = visit(report.index)
+    dots = page.locator('[data-chart="map"] g[data-mark="dot"] circle')
+    placed = [
+        row
+        for row in report.model["map"]
+        if None not in (row["latitude"], row["longitude"], row["carbon_intensity_g_per_kwh"])
+    ]
+    assert dots.count() == len(placed) > 50
+
+
+def background(page):
+    return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+
+def test_the_system_preference_decides_between_light_and_dark(visit, report):
+    assert background(visit(report.index, color_scheme="light")) == "rgb(246, 246, 243)"
+    assert background(visit(report.index, color_scheme="dark")) == "rgb(17, 23, 26)"
+
+
+def test_the_reader_may_choose_otherwise_and_it_is_kept_on_the_next_page(visit, report):
+    page = visit(report.index, color_scheme="light")
+    page.click("#theme")
+    assert background(page) == "rgb(17, 23, 26)"
+    page.locator(f"{PROJECTS} tbody th a").first.click()
+    assert background(page) == "rgb(17, 23, 26)"
+
+
+def test_paper_is_light_and_explains_every_number(visit, report):
+    page = visit(report.index, color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert background(page) == "rgb(255, 255, 255)"
+    assert page.locator("details.known:not([open])").count() == 0
+    assert not page.locator("#filters").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details.known[open]").count() == 0
+
+
+def test_a_selection_of_unknown_quality_is_not_said_to_be_unmeasured(visit, tmp_path):
+    day = {"project": "p", "day": "2026-01-01", "energy_kwh": 1.0, "emissions_g": 5.0}
+    later = {**day, "day": "2026-01-02"}
+    projects = [{"project": "p", "energy_kwh": 2.0, "energy_measured_kwh": 2.0}]
+    page = visit(write(tmp_path, {"projects": projects, "project_days": [day, later]}).index)
+    assert column(page, PROJECTS, 7) == ["100 %"]
+    page.fill("#from", "2026-01-02")
+    assert column(page, PROJECTS, 7) == ["–"]
+
+
+def test_it_prints_on_some_pages_of_a4(visit, report):
+    paper = visit(report.index).pdf(format="A4")
+    pages = re.findall(rb"/Type\s*/Page[^s]", paper)
+    assert 4 <= len(pages) <= 30
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.textContent.trim()")
+
+
+def test_the_first_tab_offers_to_skip_to_the_content(visit, report):
+    page = visit(report.index)
+    page.keyboard.press("Tab")
+    assert focused(page) == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_a_filter_is_set_with_the_keyboard_alone(visit, report):
+    page = visit(report.index)
+    page.locator("#filters summary").first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    page.keyboard.press("Escape")
+    assert "1 of 12 projects" in page.locator("#selection").inner_text()
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert page.locator("details.choose[open]").count() == 0
+
+
+def test_a_table_is_sorted_and_unfolded_with_the_keyboard_alone(visit, report):
+    page = visit(report.index)
+    page.locator(f"{PROJECTS} thead button").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(f"{PROJECTS} thead th").first.get_attribute("aria-sort") == "ascending"
+    page.locator(f"{PROJECTS} button.unfold").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator(f"{PROJECTS} tr.detail").count() == 1
+    assert page.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+
+
+def test_the_focus_is_seen_wherever_it_goes(visit, report):
+    page = visit(report.index)
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert style != "none", focused(page)
+
+
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desk"])
+@pytest.mark.parametrize("folder", ["", "projects", "runs"])
+def test_nothing_is_wider_than_the_screen(visit, report, folder, viewport):
+    page = visit(report.first(folder) if folder else report.index, viewport=viewport)
+    page.evaluate(
+        "document.querySelectorAll('details:not(.choose)').forEach((d) => (d.open = true))"
+    )
+    wide = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert wide[0] <= wide[1]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("folder", ["", "projects", "runs"])
+def test_axe_finds_nothing(visit, report, axe, folder, scheme):
+    page = visit(report.first(folder) if folder else report.index, color_scheme=scheme)
+    page.evaluate(
+        "document.querySelectorAll('details:not(.choose)').forEach((d) => (d.open = true))"
+    )
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document)")
+    assert len(found["passes"]) > 10
+    assert {item["id"]: item["nodes"][0]["html"][:200] for item in found["violations"]} == {}
+
+
+def test_axe_finds_nothing_on_a_phone_with_a_list_open(visit, report, axe):
+    page = visit(report.index, viewport=PHONE)
+    page.locator("#projects-chosen").click()
+    page.evaluate(axe)
+    found = page.evaluate("axe.run(document)")
+    assert {item["id"]: item["nodes"][0]["html"][:200] for item in found["violations"]} == {}
+
+
+def test_those_who_want_less_motion_get_none(visit, report):
+    page = visit(report.index, reduced_motion="reduce")
+    assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
+
+
+def test_the_policy_of_the_page_lets_no_other_script_run(visit, report, browser):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(report.index)
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.ran = 1'}))"
+    )
+    assert page.evaluate("window.ran === undefined")
+    context.close()
+
+
+def test_without_scripts_the_numbers_are_there(visit, report):
+    page = visit(report.index, java_script_enabled=False)
+    assert mass(report.model["total"]["emissions_g"]) in page.locator(".big").inner_text()
+    assert page.locator(f"{PROJECTS} tbody tr").count() == 12
+
+
+@contextmanager
+def served(directory):
+    with serving(directory) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_links_lead_on_where_the_report_is_served(visit, report):
+    with served(report.directory) as address:
+        page = visit(f"{address}/")
+        page.locator(f"{PROJECTS} tbody th a").first.click()
+        page.locator(f"{RUNS} tbody th a").first.click()
+        assert page.locator("h1").inner_text().startswith("Run ")
+        page.close()
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(2)>",
+    "=cmd|' /C calc'!A0",
+    "../../../etc/passwd",
+    "\u202eevil\u2066 name",
+    "{{ 7 * 7 }}${1+1}`&quot;\"'",
+    "javascript:alert(3)",
+    "a" * 5000,
+    "<!--<script>",
+    "\ud800 lone",
+)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    model = realistic_model(Scale(projects=len(HOSTILE), days=20, runs=30, names=HOSTILE))
+    return write(tmp_path_factory.mktemp("hostile"), model)
+
+
+def test_hostile_names_are_text_on_every_page(visit, hostile):
+    page = visit(hostile.index)
+    shown = page.locator(f"{PROJECTS} tbody th bdi").all_inner_texts()
+    assert set(HOSTILE[:3]) <= set(shown)
+    assert "\ufffdevil\ufffd name" in shown  # nothing turns the direction of what follows
+    assert page.locator("main img, main iframe").count() == 0
+    for place in range(len(HOSTILE)):
+        visit(
+            (
+                hostile.directory / "projects" / f"{hostile.model['projects'][place]['slug']}.html"
+            ).as_uri()
+        )
+    visit(hostile.first("runs"))
+
+
+def test_hostile_names_make_no_page_wider_than_a_phone(visit, hostile):
+    page = visit(hostile.index, viewport=PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_model_without_anything_is_a_page_that_says_so(visit, tmp_path):
+    page = visit(write(tmp_path, {}).index)
+    assert page.locator(".big").inner_text().startswith("Not known")
+    assert page.get_by_text("No records", exact=True).count() == 1
+
+
+def test_a_report_of_no_records_is_a_page(visit, tmp_path):
+    page = visit(write(tmp_path, realistic_model(Scale(projects=0, runs=0))).index)
+    assert page.get_by_text("No project has records in this selection.").count() == 1
+
+
+def test_a_report_of_one_run_is_a_page(visit, tmp_path):
+    page = visit(
+        write(tmp_path, realistic_model(Scale(projects=1, runs=1, days=1, regions=1))).index
+    )
+    assert page.locator(f"{PROJECTS} tbody tr").count() == 1
+    assert page.locator(f"{RUNS} tbody tr").count() == 1
+
+
+def test_ten_thousand_projects_can_be_filtered(visit, many_projects):
+    page = visit(many_projects.index)
+    assert "other projects" in page.locator("#projects").inner_text()
+    choose(page, "projects", many_projects.model["projects"][0]["project"])
+    assert "Selected: " in page.locator("#selection").inner_text()
