@@ -115,15 +115,15 @@ def _run(words: list[str]) -> int:
     try:
         module = cast("CommandModule", importlib.import_module(_module_of(words[0])))
         return module.main(words[1:])
-    except SystemExit:  # help, or a wrong command line: nothing listens for the signals
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        raise
     except SettingsError as error:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         line = " ".join(str(error).splitlines())
         line = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
         print(f"{PROGRAM} {words[0]}: {line}", file=sys.stderr)
         return EXIT_USAGE
+    except BaseException:  # help, a wrong command line, a bug: nothing listens for the signals
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
 
 
 def _complete_standard_streams() -> None:

@@ -38,6 +38,7 @@ from sidecar.report.expressions import (
     settled,
     stretched,
     stretches,
+    whole,
 )
 from sidecar.report.facts import FACT_COLUMNS, Facts, facts_of
 from sidecar.report.measures import GROUPINGS, Dimension, Measures, Row, Tables
@@ -92,15 +93,15 @@ def totals(
         settlement = settle_dataset(dataset, times, engine)
         progress("settled", 1, steps)
         rows = _selected(_records(dataset, settlement, engine), selection, times)
-        fine = engine.stored("fine", finest(settled(rows)))
+        fine = engine.stored("fine", finest(rows))
         progress("added up", 2, steps)
         tables: dict[str, tuple[Row, ...]] = {}
         for name, keys in GROUPINGS.items():
             tables[name] = _rows(engine, rolled_up(fine, keys), keys)
             progress("grouped", 2 + len(tables), steps)
         nodes = None if selection.projects else _nodes(dataset, settlement, times, engine)
-        whole = _selected(_records(dataset, settlement, engine, FACT_COLUMNS), selection, times)
-        return Totals(Tables(tables), nodes, facts_of(settled(whole), engine))
+        detailed = _selected(_records(dataset, settlement, engine, FACT_COLUMNS), selection, times)
+        return Totals(Tables(tables), nodes, facts_of(detailed, engine))
     finally:
         engine.close()
 
@@ -354,17 +355,16 @@ def _records(
     engine: Engine,
     wanted: Mapping[str, str] = MEASURED_COLUMNS,
 ) -> ir.Table:
-    """Return these columns of all records, with what they keep."""
-    no_kept = {name: ibis.null("float64") for name in KEPT}
+    """Return these columns of all records, settled."""
     columns = {**wanted, **schema(KEPT)}
     found: list[ir.Table] = []
     again = [item for item in dataset.compacted if item.part.day in settlement.days]
-    whole = [item for item in dataset.compacted if item.part.day not in settlement.days]
+    others = [item for item in dataset.compacted if item.part.day not in settlement.days]
     kept = engine.loaded("kept", settlement.kept_rows(), KEPT_COLUMNS)
     if dataset.staged:
         staged = engine.scanned("staged", dataset.staged, wanted)
         found.append(
-            _with_kept(staged, kept) if settlement.kept["record_id"] else staged.mutate(**no_kept)
+            settled(_with_kept(staged, kept)) if settlement.kept["record_id"] else whole(staged)
         )
     if again:
         marked = _marked(_scanned(engine, "late", again, columns), settlement, engine)
@@ -372,18 +372,20 @@ def _records(
             name: ibis.ifelse(marked.is_touched, ibis.null("float64"), marked[name])
             for name in KEPT
         }
-        found.append(_with_kept(marked.mutate(**stored), kept, keeps_own=True))
+        late = _with_kept(marked.mutate(**stored), kept, keeps_own=True)
+        found.append(settled(late.drop("is_touched")))
     for name, is_cut in (("cut", True), ("uncut", False)):
-        some = [item for item in whole if bool(item.part.cut) is is_cut]
+        some = [item for item in others if bool(item.part.cut) is is_cut]
         if some:
             table = _scanned(engine, name, some, columns if is_cut else wanted)
-            found.append(table if is_cut else table.mutate(**no_kept))
+            found.append(settled(table) if is_cut else whole(table))
     if not found:
         empty = pa.table(
             {name: pa.array([], ibis.dtype(kind).to_pyarrow()) for name, kind in columns.items()}
         )
-        found.append(engine.loaded("empty", empty, columns))
-    return ibis.union(*(table.select(*columns) for table in found)) if len(found) > 1 else found[0]
+        found.append(settled(engine.loaded("empty", empty, columns)))
+    same = [table.select(*wanted, "energy_taken_off_kwh") for table in found]
+    return ibis.union(*same) if len(same) > 1 else same[0]
 
 
 def _with_kept(records: ir.Table, kept: ir.Table, *, keeps_own: bool = False) -> ir.Table:

@@ -318,6 +318,12 @@ FINEST: Final = (
 )  # fmt: skip
 
 
+ADDED: Final = (
+    "records", "records_without_emissions", *_SUMMED, "cpu_use", "cpu_use_weight", "gpu_use",
+    "gpu_use_weight", "intensity", "intensity_weight", "intensity_time", "intensity_time_weight",
+)  # fmt: skip
+
+
 def settled(records: ir.Table) -> ir.Table:
     """Apply what is kept (`kept_cpu`, …; null = all) to the columns that follow from it."""
     kept = {
@@ -336,45 +342,76 @@ def settled(records: ir.Table) -> ir.Table:
     for name in ("cpu", "gpu"):
         idle = f"{name}_reserved_idle_energy_kwh"
         columns[idle] = records[idle] * kept[name]
-    return records.mutate(**columns, energy_taken_off_kwh=taken_off)
+    return records.mutate(**columns, energy_taken_off_kwh=taken_off).drop(*KEPT)
+
+
+def whole(records: ir.Table) -> ir.Table:
+    """Return records that keep all, in the form of `settled`."""
+    return records.mutate(energy_taken_off_kwh=ibis.literal(0.0))
 
 
 def finest(records: ir.Table) -> ir.Table:
-    """Add settled records up by the finest keys; `…_weight` are those of the means."""
-    named = records.mutate(
+    """Add settled records up by the finest keys; `…_weight` are those of the means.
+
+    Hours are told apart by their number since the epoch: cheaper than three columns. The first records
+    of processes metered nothing, whatever they say: they count for names and times alone.
+    """
+    named = records.select(
+        *(name for name in records.columns if name not in {"day", "weekday", "hour", "run_id"}),
         run=records.run_id,
         pod=records.pod_key,
         level=_known(records.carbon_intensity_level, "set"),
+        hours=(records.start_us // 3_600_000_000).cast("int64"),
     )
-    is_metered = named.event != "start"
-    sums = {name: named[name].sum(where=is_metered) for name in _SUMMED}
-    duration_s, intensity = named.duration_s, named.carbon_intensity_g_per_kwh
-    means: dict[str, Any] = {}
+    metered = _added_up(named.filter(named.event != "start"))
+    starts = named.filter(named.event == "start").group_by(_FINEST_KEYS)
+    begun = starts.agg(start_us=named.start_us.min(), end_us=named.end_us.max())
+    nothing = {
+        name: ibis.literal(0, "int64") if kind.is_integer() else ibis.null("float64")
+        for name, kind in metered.schema().items()
+        if name in ADDED
+    }
+    begun = begun.mutate(**nothing).select(*metered.columns)
+    return _dated(metered.union(begun))
+
+
+_FINEST_KEYS: Final = tuple(
+    "hours" if name == "hour" else name for name in FINEST if name not in {"day", "weekday"}
+)
+
+
+def _added_up(metered: ir.Table) -> ir.Table:
+    duration_s, intensity = metered.duration_s, metered.carbon_intensity_g_per_kwh
+    unknown = ibis.null("float64")
+    columns: dict[str, Any] = {name: metered[name].sum() for name in _SUMMED}
     for name in ("cpu", "gpu"):
-        use = named[f"{name}_utilization"]
-        knows = is_metered & _is(use.between(0.0, SHARE_MAX))
-        means[f"{name}_use"] = (use * duration_s).sum(where=knows)
-        means[f"{name}_use_weight"] = duration_s.sum(where=knows)
-    knows = is_metered & intensity.notnull()
-    means["intensity_time"] = (intensity * duration_s).sum(where=knows)
-    means["intensity_time_weight"] = duration_s.sum(where=knows)
-    knows = is_metered & named.emissions_g.notnull() & named.facility_energy_kwh.notnull()
-    means["intensity"] = named.emissions_g.sum(where=knows)
-    means["intensity_weight"] = named.facility_energy_kwh.sum(where=knows)
-    return named.group_by(FINEST).agg(
-        records=is_metered.sum().cast("int64"),
-        records_without_emissions=(is_metered & named.emissions_g.isnull()).sum().cast("int64"),
-        start_us=named.start_us.min(),
-        end_us=named.end_us.max(),
-        **sums,
-        **means,
+        use = metered[f"{name}_utilization"]
+        known = ibis.ifelse(_is(use.between(0.0, SHARE_MAX)), use, unknown)
+        columns[f"{name}_use"] = (known * duration_s).sum()
+        columns[f"{name}_use_weight"] = ibis.ifelse(known.notnull(), duration_s, unknown).sum()
+    grams, facility = metered.emissions_g, metered.facility_energy_kwh
+    columns["intensity"] = ibis.ifelse(facility.notnull(), grams, unknown).sum()
+    columns["intensity_weight"] = ibis.ifelse(grams.notnull(), facility, unknown).sum()
+    columns["intensity_time"] = (intensity * duration_s).sum()
+    columns["intensity_time_weight"] = ibis.ifelse(intensity.notnull(), duration_s, unknown).sum()
+    return metered.group_by(_FINEST_KEYS).agg(
+        records=metered.count(),
+        records_without_emissions=(metered.count() - grams.count()),
+        start_us=metered.start_us.min(),
+        end_us=metered.end_us.max(),
+        **columns,
     )
 
 
-ADDED: Final = (
-    "records", "records_without_emissions", *_SUMMED, "cpu_use", "cpu_use_weight", "gpu_use",
-    "gpu_use_weight", "intensity", "intensity_weight", "intensity_time", "intensity_time_weight",
-)  # fmt: skip
+def _dated(fine: ir.Table) -> ir.Table:
+    """Say days and hours by name: the first day of the epoch was a Thursday."""
+    days = fine.hours // 24
+    moment = (fine.hours * 3600).as_timestamp("s")
+    return fine.mutate(
+        day=moment.strftime("%Y-%m-%d"),
+        weekday=((days + 3) % 7).cast("int64"),
+        hour=(fine.hours % 24).cast("int64"),
+    ).drop("hours")
 
 
 def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:

@@ -18,7 +18,7 @@ SIDECAR = (sys.executable, "-m", "sidecar")
 PYTHON = (sys.executable, "-S", "-c")
 """A child program; -S: no site, so quick, and without the coverage of the tests."""
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 """Conditions are waited for, never slept for; this long only when something is broken."""
 
 ROOT = Path(__file__).parents[2]

@@ -263,7 +263,7 @@ def test_whoever_is_killed_between_two_steps_leaves_the_totals_as_they_are(root,
     after, nodes_after, seen = computed(root)
     assert_same_rows(before, after, nodes, nodes_after)
     assert seen.left_out[UNCOMMITTED] == 0
-    assert not [path for path in root.rglob("raw-*")]
+    assert not list(root.rglob("raw-*"))
 
 
 # -- Azure Blob ----------------------------------------------------------------------------------------

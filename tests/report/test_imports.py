@@ -10,7 +10,10 @@ import pytest
 from sidecar.report.imports import ALIEN, FILE_BYTES_MAX, NEGATIVE, NO_RUN, SUPERSEDED, TORN, runs
 from sidecar.report.read import UNREADABLE, VANISHED, ReadReport
 
-OLDEST = "timestamp,project_name,duration,emissions,energy_consumed,country_name,country_iso_code,region,on_cloud,cloud_provider,cloud_region"
+OLDEST = (
+    "timestamp,project_name,duration,emissions,energy_consumed,country_name,country_iso_code,region,"
+    "on_cloud,cloud_provider,cloud_region"
+)
 NEWEST = (
     "timestamp,project_name,run_id,experiment_id,duration,emissions,emissions_rate,cpu_power,"
     "gpu_power,ram_power,cpu_energy,gpu_energy,ram_energy,energy_consumed,water_consumed,"
