@@ -62,9 +62,7 @@ def content_type(path: Path) -> str:
     return f"{text}; charset=utf-8" if text.startswith("text/") else text
 
 
-def _left_by_others(
-    container: "ContainerClient", base: str, names: Iterable[str]
-) -> Iterator[str]:
+def _left_by_others(container: "ContainerClient", base: str, names: Iterable[str]) -> Iterator[str]:
     kept = set(names)
     for folder in FOLDERS:
         listed = container.list_blob_names(name_starts_with=f"{base}/{folder}/")

@@ -59,7 +59,9 @@ def admitted_pod() -> dict:
         with urllib.request.urlopen(request, timeout=30, context=context) as answer:  # noqa: S310
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        raise SystemExit(f"the Kubernetes API answers {error.code}: {error.read()[:500]!r}") from error
+        raise SystemExit(
+            f"the Kubernetes API answers {error.code}: {error.read()[:500]!r}"
+        ) from error
 
 
 for _ in range(TRIES):  # a policy takes a moment until it is heard of
