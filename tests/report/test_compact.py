@@ -248,7 +248,7 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("steps", [1, 5, 9, 11, 12, 13, 15])
+@pytest.mark.parametrize("steps", [1, 5, 7, 9, 11, 15, 20])
 def test_whoever_is_killed_between_two_steps_leaves_the_totals_as_they_are(root, steps):
     before, nodes, _ = computed(root)
     run = subprocess.run(
