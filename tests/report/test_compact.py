@@ -254,7 +254,11 @@ def test_whoever_is_killed_between_two_steps_leaves_the_totals_as_they_are(root,
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLED), str(root), str(steps), str(TODAY)],
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "TMPDIR": str(root.parent),  # what a killed process leaves goes with the test
+        },
     )
     assert run.returncode == -signal.SIGKILL
     between, nodes_between, _ = computed(root)
