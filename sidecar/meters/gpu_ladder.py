@@ -36,14 +36,20 @@ class _Tenure:
         self.meter = meter
         self._number = number
         self._base: dict[str, GpuReading] = {}
+        self._counted: dict[str, GpuReading] = {}
 
     def begin(self, readings: Sequence[GpuReading]) -> None:
         """Count from these readings on."""
         self._base = {reading.uuid: reading for reading in readings}
 
     def counted(self, readings: Sequence[GpuReading]) -> tuple[GpuReading, ...]:
-        """Return what came since the beginning; a GPU that came later counts from its first sight."""
-        return tuple(self._since(reading) for reading in readings)
+        """Return what came since the beginning; a GPU that came later counts from its first sight.
+
+        One that the meter does not show any more repeats its totals: if it were left out, its return
+        would look like a first sight, and all of them would count again.
+        """
+        self._counted |= {reading.uuid: self._since(reading) for reading in readings}
+        return tuple(self._counted.values())
 
     def _since(self, now: GpuReading) -> GpuReading:
         name = now.meter if self._number == 1 else f"{now.meter}#{self._number}"

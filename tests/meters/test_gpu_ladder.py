@@ -167,6 +167,17 @@ def test_a_meter_that_shows_no_gpu_any_more_is_followed_at_once(run: Run, best: 
     assert run.last[0].meter == "nvml#2"
 
 
+def test_a_meter_that_hides_its_gpus_for_a_window_does_not_count_them_again(
+    node: TrueNode, best: CounterMeter
+):
+    run = Run(node, GpuLadder([best])).begin()
+    run.window()
+    for shows in (False, True):
+        best.answers, best.shows = False, shows
+        run.window(watts=0)
+    assert run.counted_mj == 3_000_000
+
+
 def test_the_better_one_is_used_again_and_no_window_is_lost_or_doubled(
     run: Run, best: CounterMeter
 ):
