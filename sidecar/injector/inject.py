@@ -4,7 +4,7 @@ Pure: no clock, no file, no network; the pod is never changed. The three fronts 
 the chart's policy) give the same pod, so a rule here must be one that CEL can express, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -14,6 +14,7 @@ from sidecar.identity.bounded import shown
 from sidecar.identity.downward import valid_annotations
 from sidecar.injector.config import InjectConfig
 from sidecar.injector.patch import Operation, append, patched, pointer, prepend, set_member
+from sidecar.injector.pod_nodes import is_for_windows, may_be_on_virtual_node
 from sidecar.injector.pod_requests import exact_quantity, pod_requests
 from sidecar.injector.pod_shape import (
     JsonObject,
@@ -32,7 +33,6 @@ INJECTOR: Final = "emissions/injector"
 _MIRROR: Final = "kubernetes.io/config.mirror"
 _IDENTITY_USED: Final = "azure.workload.identity/use"
 _IDENTITY_SKIPPED: Final = "azure.workload.identity/skip-containers"
-_OS_LABELS: Final = ("kubernetes.io/os", "beta.kubernetes.io/os")
 
 _MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
 """Kubernetes refuses a pod whose annotations are longer together."""
@@ -57,6 +57,7 @@ class Reason(StrEnum):
     OPTED_OUT = "opted_out"
     TRACK_VALUE = "track_value"
     WINDOWS = "windows"
+    VIRTUAL_NODE = "virtual_node"
     MIRROR_POD = "mirror_pod"
     POD_RESOURCES = "pod_resources"
     CONTAINER_NAME = "container_name"
@@ -160,18 +161,40 @@ def _is_injected(spec: JsonObject, name: str) -> bool:
     )
 
 
+_OBSTACLES: Final[tuple[tuple[Reason, str, Callable[[_Parts], bool]], ...]] = (
+    (
+        Reason.WINDOWS,
+        "Windows pods are not metered",
+        lambda parts: is_for_windows(parts.spec),
+    ),
+    (
+        Reason.VIRTUAL_NODE,
+        "virtual nodes run no sidecars",
+        lambda parts: may_be_on_virtual_node(parts.spec),
+    ),
+    (
+        Reason.MIRROR_POD,
+        "a static pod is changed on its node only",
+        lambda parts: _MIRROR in parts.annotations,
+    ),
+    (
+        Reason.POD_RESOURCES,
+        "pod-level resources leave no room for another container",
+        lambda parts: parts.spec.get("resources") is not None,
+    ),
+)
+"""What stands in the pod and rules the sidecar out, in the order in which it is told."""
+
+
 def _obstacle(
     parts: _Parts, wish: str, config: InjectConfig, volume: str | None
 ) -> tuple[Reason, str] | None:
     """Return why the pod cannot have the sidecar, in words for its annotation."""
     if wish != "true":
         return Reason.TRACK_VALUE, f'{TRACK} is neither "true" nor "false"'
-    if _is_windows(parts.spec):
-        return Reason.WINDOWS, "Windows pods are not metered"
-    if _MIRROR in parts.annotations:
-        return Reason.MIRROR_POD, "a static pod is changed on its node only"
-    if parts.spec.get("resources") is not None:
-        return Reason.POD_RESOURCES, "pod-level resources leave no room for another container"
+    for reason, why, applies in _OBSTACLES:
+        if applies(parts):
+            return reason, why
     return _name_taken(parts.spec, config, volume)
 
 
@@ -185,29 +208,6 @@ def _name_taken(
         if name in present:
             return Reason.VOLUME_NAME, f"volume name {name} is taken"
     return None
-
-
-def _is_windows(spec: JsonObject) -> bool:
-    if object_at(spec, "os").get("name") == "windows":
-        return True
-    selector = texts_at(spec, "nodeSelector")
-    if any(selector.get(label) == "windows" for label in _OS_LABELS):
-        return True
-    contexts = [object_at(one, "securityContext") for one in (spec, *all_containers(spec))]
-    return any(one.get("windowsOptions") is not None for one in contexts) or _wants_windows(spec)
-
-
-def _wants_windows(spec: JsonObject) -> bool:
-    """Whether node affinity asks for Windows; one of several terms is enough to leave the pod alone."""
-    affinity = object_at(object_at(spec, "affinity"), "nodeAffinity")
-    required = object_at(affinity, "requiredDuringSchedulingIgnoredDuringExecution")
-    return any(
-        one.get("key") in _OS_LABELS
-        and one.get("operator") == "In"
-        and "windows" in (one.get("values") or ())
-        for term in objects_at(required, "nodeSelectorTerms")
-        for one in objects_at(term, "matchExpressions")
-    )
 
 
 def _is_usable(spec: JsonObject, volume: str | None, config: InjectConfig) -> bool:

@@ -52,14 +52,20 @@ VOLUME_KINDS = st.sampled_from(
     ]
 )
 AFFINITIES = st.sampled_from(["In", "NotIn"]).flatmap(
-    lambda operator: st.sampled_from(["kubernetes.io/os", "x"]).map(
-        lambda key: {
+    lambda operator: st.sampled_from(
+        [("kubernetes.io/os", "windows"), ("x", "windows"), ("type", "virtual-kubelet")]
+    ).map(
+        lambda asked: {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
                     "nodeSelectorTerms": [
                         {
                             "matchExpressions": [
-                                {"key": key, "operator": operator, "values": ["linux", "windows"]}
+                                {
+                                    "key": asked[0],
+                                    "operator": operator,
+                                    "values": ["linux", asked[1]],
+                                }
                             ]
                         }
                     ]
@@ -139,7 +145,27 @@ def pods(draw, resources=RESOURCES):
                 "affinity": maybe(AFFINITIES),
                 "securityContext": maybe(st.sampled_from([{}, {"fsGroup": 1}, WINDOWS])),
                 "restartPolicy": st.just("Never"),
-                "nodeSelector": maybe(st.sampled_from([{}, {"kubernetes.io/os": "linux"}])),
+                "nodeSelector": maybe(
+                    st.sampled_from(
+                        [
+                            {},
+                            {"kubernetes.io/os": "linux"},
+                            {"agentpool": "a100"},
+                            {"virtualization": "virtualnode2"},
+                            {"type": "gpu"},
+                        ]
+                    )
+                ),
+                "tolerations": maybe(
+                    st.sampled_from(
+                        [
+                            [],
+                            [{"operator": "Exists"}],
+                            [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+                            [{"key": "nvidia.com/gpu"}, {"key": "virtual-kubelet.io/provider"}],
+                        ]
+                    )
+                ),
                 "fieldToCome": JSON,
             },
         )

@@ -262,6 +262,41 @@ WINDOWS = {
 }
 
 
+def required_nodes(key, *values, operator="In"):
+    term = {"matchExpressions": [{"key": key, "operator": operator, "values": list(values)}]}
+    required = {"nodeSelectorTerms": [{}, term]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+
+
+VIRTUAL_NODES = {
+    "node selector": {"nodeSelector": {"type": "virtual-kubelet"}},
+    "node selector of the second generation": {"nodeSelector": {"virtualization": "virtualnode2"}},
+    "affinity": {"affinity": required_nodes("type", "vm", "virtual-kubelet")},
+    "toleration": {"tolerations": [{"key": "virtual-kubelet.io/provider", "operator": "Exists"}]},
+    "toleration of old": {"tolerations": [{"key": "azure.com/aci", "effect": "NoSchedule"}]},
+}
+
+
+@pytest.mark.parametrize("place", VIRTUAL_NODES)
+def test_a_pod_that_a_virtual_node_may_run_is_left_alone(place) -> None:
+    """Its kubelet runs no init container that has resources, probe or hook: the pod would not start."""
+    decision = inject(pod(**VIRTUAL_NODES[place]), {}, CONFIG)
+    assert decision.reason is Reason.VIRTUAL_NODE
+    assert decision.status == "skipped: virtual nodes run no sidecars"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"tolerations": [{"operator": "Exists"}]},
+        {"affinity": required_nodes("type", "virtual-kubelet", operator="NotIn")},
+        {"nodeSelector": {"type": "gpu"}},
+    ],
+)
+def test_a_pod_that_asks_for_no_virtual_node_gets_the_sidecar(spec) -> None:
+    assert inject(pod(**spec), {}, CONFIG).reason is Reason.INJECTED
+
+
 @pytest.mark.parametrize("place", WINDOWS)
 def test_a_pod_for_windows_is_left_alone_wherever_it_says_so(place) -> None:
     assert inject(pod(**WINDOWS[place]), {}, CONFIG).reason is Reason.WINDOWS
