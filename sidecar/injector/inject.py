@@ -31,6 +31,12 @@ STATUS: Final = "emissions/status"
 INJECTOR: Final = "emissions/injector"
 
 _MIRROR: Final = "kubernetes.io/config.mirror"
+_CONFIDENTIAL: Final = (
+    "io.katacontainers.config.agent.policy",
+    "io.katacontainers.config.hypervisor.cc_init_data",
+)
+"""Annotations by which Kata's guest knows the containers that it may run, made before us."""
+
 _IDENTITY_USED: Final = "azure.workload.identity/use"
 _IDENTITY_SKIPPED: Final = "azure.workload.identity/skip-containers"
 
@@ -58,6 +64,7 @@ class Reason(StrEnum):
     TRACK_VALUE = "track_value"
     WINDOWS = "windows"
     VIRTUAL_NODE = "virtual_node"
+    CONFIDENTIAL = "confidential"
     MIRROR_POD = "mirror_pod"
     POD_RESOURCES = "pod_resources"
     CONTAINER_NAME = "container_name"
@@ -171,6 +178,11 @@ _OBSTACLES: Final[tuple[tuple[Reason, str, Callable[[_Parts], bool]], ...]] = (
         Reason.VIRTUAL_NODE,
         "virtual nodes run no sidecars",
         lambda parts: may_be_on_virtual_node(parts.spec),
+    ),
+    (
+        Reason.CONFIDENTIAL,
+        "the policy of a confidential pod admits no other container",
+        lambda parts: any(key in parts.annotations for key in _CONFIDENTIAL),
     ),
     (
         Reason.MIRROR_POD,

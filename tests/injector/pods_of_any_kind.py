@@ -119,6 +119,7 @@ ANNOTATIONS = st.fixed_dictionaries(
         "emissions/project": TEXT,
         "azure.workload.identity/skip-containers": st.sampled_from(["", "a", "a;b"]),
         "a/b~c": TEXT,
+        "io.katacontainers.config.agent.policy": TEXT,
     },
 )
 LABELS = st.fixed_dictionaries(

@@ -32,5 +32,6 @@ def test_the_corpus_holds_all_reasons_but_the_ones_of_sizes() -> None:
     reasons = {json.loads(case.expected_file.read_text())["reason"] for case in cases()}
     assert reasons == {
         "injected", "already_injected", "not_tracked", "opted_out", "track_value", "windows",
-        "virtual_node", "mirror_pod", "pod_resources", "container_name", "volume_name",
+        "virtual_node", "confidential", "mirror_pod", "pod_resources", "container_name",
+        "volume_name",
     }  # fmt: skip

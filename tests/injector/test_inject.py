@@ -302,6 +302,17 @@ def test_a_pod_for_windows_is_left_alone_wherever_it_says_so(place) -> None:
     assert inject(pod(**WINDOWS[place]), {}, CONFIG).reason is Reason.WINDOWS
 
 
+@pytest.mark.parametrize(
+    "annotation",
+    ["io.katacontainers.config.agent.policy", "io.katacontainers.config.hypervisor.cc_init_data"],
+)
+def test_a_pod_whose_containers_are_settled_by_a_policy_is_left_alone(annotation) -> None:
+    """Its guest refuses a container that the policy does not name: the pod would not start."""
+    decision = inject(pod({annotation: "cGFja2FnZQ=="}), {}, CONFIG)
+    assert decision.reason is Reason.CONFIDENTIAL
+    assert decision.status == "skipped: the policy of a confidential pod admits no other container"
+
+
 def test_the_patch_of_a_large_pod_does_not_copy_the_pod() -> None:
     """A second of copying would hold up the pods of everybody else."""
     tolerations = [{"key": "a"}]
