@@ -29,6 +29,7 @@ from sidecar.settings import (
     Settings,
     SettingsError,
     environment_name,
+    origin_of,
     parse_interval_s,
 )
 from sidecar.transport.choose import transport_opener
@@ -93,7 +94,7 @@ def _blamed(settings: Settings, *names: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        given = [settings.origins.get(name, "default") for name in names]
+        given = [origin_of(name, settings.origins) for name in names]
         origins = ", ".join(origin for origin in given if origin != "default")
         raise SettingsError(f"{origins}: {error}" if origins else str(error)) from error
 
@@ -114,7 +115,7 @@ def pod_ladder(
     wanted = settings.attribution
     if wanted == "process-tree" and purpose == "run":
         raise SettingsError(
-            f"{settings.origins['attribution']}: process-tree needs a command of ours: use 'exec', "
+            f"{origin_of('attribution', settings.origins)}: process-tree needs a command of ours: use 'exec', "
             "or whole-node or requests"
         )
     if wanted == "process-tree" or (purpose == "exec" and wanted == "auto"):

@@ -35,7 +35,7 @@ from sidecar.estimate.power import (
     VmShareModel,
 )
 from sidecar.identity.fields import Hardware, Identity
-from sidecar.settings import Settings, SettingsError
+from sidecar.settings import Settings, SettingsError, origin_of
 from sidecar.units import Figure
 
 AVERAGE_IDLE: Final = Figure(
@@ -120,7 +120,7 @@ def refuse_unknown_country(settings: Settings, catalogue: Catalogue) -> None:
     near = catalogue.suggest("country", settings.country)
     hint = f"did you mean {', '.join(near)}?" if near else "'catalogue countries' lists all"
     raise SettingsError(
-        f"{settings.origins['country']}: {settings.country!r} is no country of the catalogue; {hint}"
+        f"{origin_of('country', settings.origins)}: {settings.country!r} is no country of the catalogue; {hint}"
     )
 
 

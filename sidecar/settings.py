@@ -2,13 +2,13 @@
 
 The flag, the environment variable, `--help` and the reference page all follow from the fields of
 `Settings`: `carbon_intensity` is `--carbon-intensity` and `EMISSIONS_CARBON_INTENSITY`.
-Precedence: flag > environment > default; `Settings.origins` remembers which one spoke.
+Precedence: flag > environment > file > default; `Settings.origins` remembers which one spoke.
 """
 
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -121,6 +121,21 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return parse
 
 
+def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
+    """Make a parser that takes some of the given words, in any case, with commas between them."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        words = [word.strip().lower() for word in text.split(",") if word.strip()]
+        for word in words:
+            if word not in choices:
+                raise ValueError(f"{_shortened(word)} is not one of: {', '.join(choices)}")
+        if not words:
+            raise ValueError(f"{_shortened(text)} names none of: {', '.join(choices)}")
+        return tuple(dict.fromkeys(words))
+
+    return parse
+
+
 def parse_url(text: str) -> str:
     """Address of a service, http:// or https://, without a user, query or fragment."""
     value = parse_text(text)
@@ -178,8 +193,8 @@ def _shortened(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:40]!r}… ({len(text)} characters)"
 
 
-Group = Literal["meter", "ship", "blob", "collector"]
-"""What a setting is about: metering, shipping, Azure Blob, or the collector service."""
+Group = Literal["meter", "track", "ship", "blob", "collector"]
+"""What a setting is about: metering, trackers, shipping, Azure Blob, or the collector service."""
 
 
 def setting(  # noqa: PLR0913 - one declaration, every word of it named
@@ -190,9 +205,19 @@ def setting(  # noqa: PLR0913 - one declaration, every word of it named
     default: Any = None,  # noqa: ANN401 - one helper for fields of every type
     group: Group = "meter",
     secret: bool = False,
+    in_project_file: bool | None = None,
 ) -> Any:  # noqa: ANN401
-    """Declare one field of `Settings`. A secret has no flag (others could see it) and is never shown."""
+    """Declare one field of `Settings`. A secret has no flag (others could see it) and is never shown.
+
+    `in_project_file`: whether a configuration file that was found in the working directory may set it.
+    Such a file may be a stranger's. Unless said otherwise it may set what says neither where data or
+    credentials go nor which file holds one.
+    """
+    if in_project_file is None:
+        reaches_out = metavar in ("URL", "FILE", "HOST:PORT")
+        in_project_file = group in ("meter", "track") and not reaches_out and not secret
     about = {
+        "in_project_file": in_project_file,
         "parse": parse,
         "help": description,
         "metavar": metavar,
@@ -206,8 +231,14 @@ def setting(  # noqa: PLR0913 - one declaration, every word of it named
 class Settings:
     """All settings, parsed and checked.
 
-    `origins[name]` is `default`, `flag --x` or `environment EMISSIONS_X`.
+    `origins[name]` is `default`, `file NAME`, `environment EMISSIONS_X` or `flag --x`.
     """
+
+    config: str | None = setting(
+        parse_text,
+        "configuration file (TOML) instead of those that are found; 'none' reads none",
+        metavar="FILE",
+    )
 
     volume: Path = setting(
         parse_path,
@@ -366,6 +397,21 @@ class Settings:
         "directory of the downward API volume",
         metavar="DIR",
         default=Path("/etc/podinfo"),
+    )
+    export: tuple[str, ...] = setting(
+        some_of("mlflow", "comet", "otlp"),
+        "trackers to hand the figures of each window to: mlflow, comet, otlp (OpenTelemetry metrics); "
+        "where they are is set as their own clients want it",
+        metavar="LIST",
+        default=(),
+        group="track",
+    )
+    export_deadline: float = setting(
+        duration_between(0, 600),
+        "time to hand trackers what is left at the end, 0s to 10m",
+        metavar="DURATION",
+        default=5.0,
+        group="track",
     )
     listen: tuple[str, int] | None = setting(
         parse_listen,
@@ -547,35 +593,66 @@ def environment_name(name: str) -> str:
 
 def default_text(item: Field[Any]) -> str:
     """Default of a setting as a user would write it; empty where there is none."""
-    if item.default is None or item.default is MISSING:
+    if item.default in (None, (), MISSING):
         return ""
     if item.metadata["metavar"] == "DURATION":
         return f"{item.default:g}s"
     return str(item.default)
 
 
-def load_settings(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
-    """Parse flags and environment into `Settings`.
+@dataclass(frozen=True, slots=True)
+class FileLayer:
+    """What one configuration file says: the texts of settings by name; `origin` is `file NAME`."""
+
+    origin: str
+    values: Mapping[str, str]
+
+
+def load_settings(
+    flags: Mapping[str, str | None], environ: Mapping[str, str], files: Sequence[FileLayer] = ()
+) -> Settings:
+    """Parse flags, environment and configuration files into `Settings`.
 
     `flags` maps setting names to the text given, None where the flag was not given. An empty
-    environment variable counts as unset. Raises `SettingsError` with one line that names the flag
-    or variable, the value and what would be right.
+    environment variable counts as unset. Of the files the first one that names a setting speaks.
+    Raises `SettingsError` with one line that names the flag, variable or file, the value and what
+    would be right.
     """
     _refuse_unknown(environ)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for item in declared_settings():
-        given = flags.get(item.name)
-        text, origin = given, f"flag {flag_name(item.name)}"
-        if text is None:
-            variable = environment_name(item.name)
-            text, origin = environ.get(variable) or None, f"environment {variable}"
-        origins[item.name] = "default" if text is None else origin
-        if text is not None:
-            values[item.name] = _parsed(item, text, origin)
+        found = _given(item.name, flags, environ, files)
+        origins[item.name] = "default"
+        if found is not None:
+            text, origins[item.name] = found
+            values[item.name] = _parsed(item, text, origin_of(item.name, origins))
     settings = Settings(**values, origins=origins)
     _refuse_contradictions(settings)
     return settings
+
+
+def origin_of(name: str, origins: Mapping[str, str]) -> str:
+    """Say where a setting was given so that it can be found: of a file, with the key."""
+    origin = origins.get(name, "default")
+    return f"{origin}, {name}" if origin.startswith("file ") else origin
+
+
+def _given(
+    name: str,
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    files: Sequence[FileLayer],
+) -> tuple[str, str] | None:
+    """Return the text of a setting and who gave it; None for the default."""
+    flag = flags.get(name)
+    if flag is not None:
+        return flag, f"flag {flag_name(name)}"
+    variable = environment_name(name)
+    if environ.get(variable):
+        return environ[variable], f"environment {variable}"
+    found = (layer for layer in files if name in layer.values)
+    return next(((layer.values[name], layer.origin) for layer in found), None)
 
 
 def _parsed(item: Field[Any], text: str, origin: str) -> object:

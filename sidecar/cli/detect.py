@@ -115,7 +115,7 @@ def _shown(item: Field[Any], settings: Settings) -> object:
     if item.metadata["secret"] and value is not None:
         return "(secret)"
     if isinstance(value, tuple):
-        return ":".join(map(str, value))
+        return (":" if item.metadata["metavar"] == "HOST:PORT" else ",").join(map(str, value))
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 

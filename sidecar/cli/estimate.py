@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         help="GPU utilisation in %% (not given: 50, with 0 and 100 as bounds)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_settings(parser, (*PLACE, *CARBON, "vm_sizes_file"))
+    add_settings(parser, ("config", *PLACE, *CARBON, "vm_sizes_file"))
     return parser
 
 

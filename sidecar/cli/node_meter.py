@@ -13,6 +13,7 @@ from sidecar.assembly import assemble
 from sidecar.cli.extras import require_extra
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
+from sidecar.exporters.prometheus import Sample
 from sidecar.exporters.summary import Totals, totals_text
 from sidecar.kubernetes_http import KubernetesHttp
 from sidecar.metering import Metering, patience_s
@@ -26,11 +27,13 @@ from sidecar.meters.visible_devices import parse_visible_devices
 from sidecar.node_meter.callers import Callers
 from sidecar.node_meter.gpus import NodeGpus
 from sidecar.node_meter.looks import Looks
+from sidecar.node_meter.metrics import node_samples
 from sidecar.node_meter.mig_parts import MigParts
 from sidecar.node_meter.pod_resources import SOCKET, PodResources
 from sidecar.node_meter.pods import NodePods
 from sidecar.node_meter.service import BOUNDS, NodeMeterService, PodNames
 from sidecar.node_meter.unallocated import UnallocatedGpus, UnallocatedSource
+from sidecar.outbox import samples
 from sidecar.settings import Settings, SettingsError, declared_settings
 from sidecar.status import HttpServer
 from sidecar.supervise import SignalWaiter
@@ -63,15 +66,31 @@ def main(argv: Sequence[str]) -> int:
         default=SOCKET,
         help=f"kubelet's PodResources socket, which tells whose the GPUs are [default {SOCKET}]",
     )
-    add_settings(parser, (*(item.name for item in declared_settings(*SIDECAR)), "audience"))
+    add_settings(parser, offered())
     arguments = parser.parse_args(argv)
-    settings = settings_from(arguments)
+    settings = settings_from(arguments, finds_files=False)
     require_extra("node-meter", "node-meter", ("h2",))
     set_up_logs(settings)
     with logs_held():
         node = open_node(settings, os.environ, arguments.pod_resources)
         agent = Agent(node.own_parts(settings, os.environ))
+        node.service.own_samples = lambda: own_samples(agent)
     return _run(settings, node, agent)
+
+
+def offered() -> list[str]:
+    """Return the settings of `node-meter`: not the trackers, which show runs."""
+    declared = (item.name for item in declared_settings(*SIDECAR))
+    return [*(name for name in declared if not name.startswith("export")), "audience"]
+
+
+def own_samples(agent: Agent) -> Iterator[Sample]:
+    """Yield what the node's own records tell, and what became of them."""
+    state, standing = agent.state(), agent.standing
+    if standing is not None:
+        yield from node_samples(standing)
+    if state is not None:
+        yield from samples(state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ import argparse
 import difflib
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Final, NoReturn
 
 from sidecar.settings import (
+    FileLayer,
     Settings,
     declared_settings,
     default_text,
@@ -14,10 +16,11 @@ from sidecar.settings import (
     flag_name,
     load_settings,
 )
+from sidecar.settings_file import file_layers
 
 PLACE: Final = ("region", "vm_size", "country", "pue", "wue")
 
-SIDECAR: Final = ("meter", "ship", "blob")
+SIDECAR: Final = ("meter", "track", "ship", "blob")
 """The groups of settings of what meters: `run`, `exec`, `detect`."""
 
 CARBON: Final = ("carbon_intensity", "energy_mix", "intensity_table")
@@ -63,7 +66,7 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = 
 
     A secret has no flag: others on the machine could read it. It comes from the environment alone.
     """
-    group = parser.add_argument_group("settings (flag > environment > default)")
+    group = parser.add_argument_group("settings (flag > environment > file > default)")
     wanted = {item.name for item in declared_settings(*SIDECAR)} if names is None else set(names)
     secrets = []
     for item in declared_settings():
@@ -88,11 +91,15 @@ def add_settings(parser: argparse.ArgumentParser, names: Iterable[str] | None = 
 
 
 def settings_from(
-    arguments: argparse.Namespace, environ: Mapping[str, str] | None = None
+    arguments: argparse.Namespace,
+    environ: Mapping[str, str] | None = None,
+    *,
+    finds_files: bool = True,
 ) -> Settings:
     """Return the settings of a parsed command line. Raises SettingsError.
 
-    A command obeys the environment only in the settings it has flags for.
+    A command obeys environment and files only in the settings it has flags for, and reads files only
+    where it has `--config`; those that nobody named only where `finds_files` allows it.
     """
     given = vars(arguments)
     offered = [item.name for item in declared_settings() if f"setting_{item.name}" in given]
@@ -101,4 +108,12 @@ def settings_from(
     }
     variables = os.environ if environ is None else environ
     flags = {name: given[f"setting_{name}"] for name in offered}
-    return load_settings(flags, {key: text for key, text in variables.items() if key not in others})
+    obeyed = {key: text for key, text in variables.items() if key not in others}
+    files: tuple[FileLayer, ...] = ()
+    if "config" in offered:
+        files = file_layers(flags["config"], variables, Path(), finds=finds_files)
+    layers = [
+        FileLayer(file.origin, {k: text for k, text in file.values.items() if k in offered})
+        for file in files
+    ]
+    return load_settings(flags, obeyed, layers)

@@ -15,6 +15,7 @@ from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
 from sidecar.cli.stand_by import stand_by, stands_by
+from sidecar.exporters.energy_metrics import energy_samples
 from sidecar.exporters.prometheus import prometheus_text
 from sidecar.exporters.summary import Totals, totals_text
 from sidecar.exporters.termination import termination_message, write_termination_message
@@ -51,7 +52,8 @@ def main(argv: Sequence[str]) -> int:
     add_settings(parser)
     arguments = parser.parse_args(argv)
     try:
-        settings = settings_from(arguments)
+        # What lies about in a pod is the training code's, not its owner's word on the sidecar.
+        settings = settings_from(arguments, finds_files=False)
         limit_s = _limit_s(arguments.duration)
         set_up_logs(settings)
         with logs_held():
@@ -131,8 +133,9 @@ class _Sidecar:
             server.close()
 
     def _metrics(self) -> tuple[bytes, str]:
-        state = self.agent.state()
-        return prometheus_text(samples(state) if state else ())
+        state, standing = self.agent.state(), self.agent.standing
+        energy = energy_samples(standing) if standing else ()
+        return prometheus_text((*energy, *(samples(state) if state else ())))
 
     def _keep_message(self, totals: Totals) -> None:
         """Renew the termination message once the end is near: SIGKILL may come before any signal."""

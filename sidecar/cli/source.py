@@ -9,8 +9,9 @@ from sidecar.cli.options import add_settings, settings_from
 from sidecar.report.source import BLOB_SCHEME, Source, open_source
 from sidecar.settings import Settings, declared_settings
 
-CREDENTIALS: Final = tuple(
-    item.name for item in declared_settings("blob") if item.name != "blob_container"
+CREDENTIALS: Final = (
+    "config",
+    *(item.name for item in declared_settings("blob") if item.name != "blob_container"),
 )
 """The container is named in the address."""
 

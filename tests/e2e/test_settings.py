@@ -1,5 +1,6 @@
 """A bad setting is one line on standard error that names it, and exit code 2; nothing is begun."""
 
+import json
 import logging
 import signal
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ WORDS = ("", "nonsense", "auto,none", "x" * 10_000)
 NAMES = ("", " ", "two\nlines", "\x1b[31m", "x" * 10_000)
 
 BAD: dict[str, tuple[str, ...]] = {
+    "config": ("", "/there/is/no/such/file.toml", "/dev/null", "/"),
+    "export": ("", "nonsense", "mlflow;comet"),
+    "export_deadline": ("", "soon", "11m", "-1s", "nan"),
     "volume": (),
     "project": ("two\nlines", "x" * 10_000, "\u202egnol"),
     "experiment": NAMES,
@@ -83,7 +87,7 @@ def log_as_before() -> Iterator[None]:
 
 
 def test_every_setting_has_its_bad_values_here():
-    declared = declared_settings("meter", "ship", "blob")
+    declared = declared_settings("meter", "track", "ship", "blob")
     assert set(BAD) == {item.name for item in declared if not item.metadata["secret"]}
 
 
@@ -261,3 +265,34 @@ def test_signals_that_were_held_back_for_a_command_are_heard_again_if_it_does_no
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     main(words)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+# -- configuration files -----------------------------------------------------------------------------
+
+
+def test_a_command_takes_the_file_it_finds_and_the_sidecar_only_the_one_it_is_given(tmp_path: Path):
+    (tmp_path / "emissions.toml").write_text('project = "file"\nvolume = "here"\n')
+    sidecar("exec", "--", "true", cwd=tmp_path)
+    assert {row["project"] for row in records(tmp_path / "here")} == {"file"}
+    sidecar("run", "--for", "100ms", "--project", "p", cwd=tmp_path)
+    assert {row["project"] for row in records(tmp_path / "emissions")} == {"p"}
+    config = ("--config", "emissions.toml")
+    sidecar("run", "--for", "100ms", "--project", "p", *config, cwd=tmp_path)
+    assert {row["project"] for row in records(tmp_path / "here")} == {"file", "p"}
+
+
+def test_a_bad_file_is_one_line_and_nothing_is_begun(tmp_path: Path):
+    (tmp_path / "emissions.toml").write_text("pue = 7\n")
+    for command in (["exec", "--", "touch", "begun"], ["detect"]):
+        outcome = sidecar(*command, cwd=tmp_path)
+        assert outcome.code == 2
+        assert outcome.stderr.count("\n") == 1
+        assert "file emissions.toml, pue: '7' is outside 1 to 5" in outcome.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["emissions.toml"]
+
+
+def test_detect_says_which_file_a_value_is_from(tmp_path: Path):
+    (tmp_path / "pyproject.toml").write_text('[tool.emissions]\nregion = "swedencentral"\n')
+    outcome = sidecar("detect", "--json", cwd=tmp_path)
+    shown = json.loads(outcome.stdout)["settings"]["region"]
+    assert shown == {"value": "swedencentral", "source": "file pyproject.toml"}
