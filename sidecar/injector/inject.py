@@ -4,6 +4,7 @@ Pure: no clock, no file, no network; the pod is never changed. The three fronts 
 the chart's policy) give the same pod, so a rule here must be one that CEL can express, too.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +46,10 @@ _MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
 
 _MOUNTED_CONTAINERS_MAX: Final = 32
 """`emissions/mount` reaches this many containers, as in policy mode; nobody has more."""
+
+_STORAGE: Final = "ephemeral-storage"
+_LOGS_BYTES: Final = 16 * 1024**2
+"""Room for what the sidecar logs: at its usual level some 100,000 lines."""
 
 _UNWRITABLE: Final = ("secret", "configMap", "downwardAPI", "projected", "image")
 _MAYBE_READ_ONLY: Final = ("persistentVolumeClaim", "csi", "nfs", "azureFile", "azureDisk")
@@ -274,6 +279,14 @@ def _has_server(spec: JsonObject, config: InjectConfig) -> bool:
     return config.port not in taken
 
 
+def _bounds_storage(spec: JsonObject) -> bool:
+    """Whether kubelet compares the pod's use of the node's disk with limits, of whichever container."""
+    return any(
+        object_at(object_at(one, "resources"), "limits").get(_STORAGE) is not None
+        for one in all_containers(spec)
+    )
+
+
 def _added_volumes(config: InjectConfig, *, reused: bool) -> dict[str, JsonObject]:
     return {
         str(volume["name"]): volume
@@ -343,6 +356,8 @@ class _Injection:
             ),
             *({"name": name, "value": value} for name, value in requests.variables().items()),
         ]
+        if _bounds_storage(self._spec):
+            container["resources"] = self._with_storage(object_at(container, "resources"))
         container["volumeMounts"] = [
             {**mount, "name": self._volume}
             if mount["mountPath"] == self._config.mount_path
@@ -354,6 +369,18 @@ class _Injection:
             env = [one for one in env if one.get("name") != "EMISSIONS_LISTEN"]
         container["env"] = env
         return container
+
+    def _with_storage(self, resources: JsonObject) -> dict[str, JsonObject]:
+        """Add what records and logs may take of the node's disk, else it would be the pod's to give.
+
+        Kubelet adds up the limits of all containers, and evicts a pod that uses more (its
+        `podEphemeralStorageLimitEviction`); so without any limit in the pod there must be none here.
+        """
+        size = math.ceil(exact_quantity(self._config.records_limit)) + _LOGS_BYTES
+        return {
+            kind: {**object_at(resources, kind), _STORAGE: str(size)}
+            for kind in ("requests", "limits")
+        }
 
     def _shown_to_user_containers(self) -> list[Operation]:
         """Mount the records read-only into the containers, where that is asked for."""

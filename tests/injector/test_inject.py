@@ -193,6 +193,24 @@ def test_a_pod_that_listens_on_the_sidecars_port_keeps_it(kind) -> None:
     assert "EMISSIONS_LISTEN" not in {entry["name"] for entry in container["env"]}
 
 
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_the_sidecar_brings_its_own_storage_where_the_pods_is_bounded(kind) -> None:
+    """Kubelet evicts a pod that uses more than the limits of its containers together."""
+    bounded = {"name": "a", "resources": {"limits": {"ephemeral-storage": "1Gi"}}}
+    given = pod(**{"containers": [{"name": "b"}], kind: [bounded]})
+    amounts = sidecar_of(given)["resources"]
+    assert amounts["requests"] == amounts["limits"]
+    storage = exact_quantity(amounts["limits"]["ephemeral-storage"])
+    assert storage == exact_quantity(CONFIG.records_limit) + 16 * 2**20
+
+
+@pytest.mark.parametrize("amounts", [{}, {"requests": {"ephemeral-storage": "1Gi"}}])
+def test_the_sidecar_bounds_no_storage_of_a_pod_that_does_not(amounts) -> None:
+    """A limit of ours alone would be the limit of the whole pod."""
+    given = pod(containers=[{"name": "a", "resources": amounts}])
+    assert sidecar_of(given)["resources"] == CONFIG.container["resources"]
+
+
 SHARED = {"emissions/share-process-namespace": "true"}
 
 
@@ -423,6 +441,25 @@ def test_user_containers_stay_as_they_are_but_for_the_mount_asked_for(given_pod,
 def test_a_guaranteed_pod_stays_guaranteed(given_pod) -> None:
     assert is_guaranteed(given_pod)
     assert is_guaranteed(patched(given_pod, inject(given_pod, TRACKED, CONFIG).operations))
+
+
+@given(pods())
+def test_a_limit_of_storage_grows_by_what_the_sidecar_may_use_and_is_never_made(given_pod) -> None:
+    def limit(spec):
+        limits = [
+            (one.get("resources") or {}).get("limits") or {}
+            for one in (*(spec.get("initContainers") or []), *spec["containers"])
+        ]
+        amounts = [one["ephemeral-storage"] for one in limits if "ephemeral-storage" in one]
+        return sum(map(exact_quantity, amounts)) if amounts else None
+
+    decision = inject(given_pod, TRACKED, CONFIG)
+    before = limit(given_pod["spec"])
+    after = limit(patched(given_pod, decision.operations)["spec"])
+    if before is None or decision.reason is not Reason.INJECTED:
+        assert after == before
+    else:
+        assert after >= before + exact_quantity(CONFIG.records_limit)
 
 
 @given(pods())
