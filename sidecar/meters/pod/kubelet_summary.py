@@ -24,6 +24,7 @@ NAME_CHARACTERS_MAX: Final = 253
 _COUNTER_MAX: Final = 2**63
 _NS_PER_S: Final = 1e9
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_NUMBER_REST: Final = re.compile(r"[0-9.eE+-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +133,8 @@ class _Document:
                 if self._more():
                     continue
                 raise self._unlike("a value") from error
-            if end == len(self._text) and self._more():
-                continue  # a number may go on
+            if _NUMBER_REST.fullmatch(self._text, end) and self._more():
+                continue  # a number may go on, also after the first letters of its exponent
             self._at = end
             return value
 
