@@ -91,7 +91,7 @@ bench: $(DEV) ## Cost of shipping; collector and webhook beside a bare endpoint 
 
 ##@ Change
 
-.PHONY: format docs constraints
+.PHONY: format docs site constraints
 format: $(DEV) ## Let ruff fix and format the code
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -99,6 +99,11 @@ format: $(DEV) ## Let ruff fix and format the code
 docs: $(DEV) ## Write the reference pages anew from the code
 	$(BIN)/python scripts/write_reference.py docs/reference
 	$(BIN)/python scripts/write_chart_reference.py
+
+site: export NO_MKDOCS_2_WARNING = 1
+site: $(DEV) ## Build the documentation as a site in .cache/site; read it with python3 -m http.server
+	$(BIN)/mkdocs build --quiet
+	@echo "read it at http://127.0.0.1:8000: python3 -m http.server --bind 127.0.0.1 --directory .cache/site"
 
 constraints: $(DEV) ## Pin the newest version of every dependency in constraints.txt
 	$(BIN)/python scripts/pin_constraints.py
