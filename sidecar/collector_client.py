@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from sidecar import bounded_http
 from sidecar.bounded_http import (
@@ -27,6 +28,7 @@ __all__ = [
     "ANSWER_BYTES_MAX",
     "CONNECT_TIMEOUT_S",
     "HANDOVER_HEADER",
+    "INTENSITY_PATH",
     "NODE_PATH",
     "RECEIPT_HEADER",
     "RETRY_AFTER_MAX_S",
@@ -44,6 +46,7 @@ __all__ = [
 
 SEGMENTS_PATH: Final = "/v1/segments"
 NODE_PATH: Final = "/v1/node"
+INTENSITY_PATH: Final = "/v1/intensity"
 HANDOVER_HEADER: Final = "Emissions-Handover"
 RECEIPT_HEADER: Final = "Emissions-Receipt"
 
@@ -130,6 +133,11 @@ class CollectorClient:
     def node(self, timeout_s: float) -> Answer:
         """Ask what the collector knows of this pod's node. Raises CollectorError."""
         return self._ask(_Question("GET", NODE_PATH), timeout_s)
+
+    def intensity(self, zone: str, timeout_s: float, *, with_forecast: bool = False) -> Answer:
+        """Ask for the carbon intensity of a zone over time. Raises CollectorError."""
+        query = {"zone": zone, **({"forecast": "true"} if with_forecast else {})}
+        return self._ask(_Question("GET", f"{INTENSITY_PATH}?{urlencode(query)}"), timeout_s)
 
     def _ask(self, question: "_Question", timeout_s: float) -> Answer:
         """Ask within `timeout_s` seconds, the look-up of the host included."""

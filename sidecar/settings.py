@@ -181,6 +181,16 @@ def parse_container(text: str) -> str:
     return name
 
 
+def parse_zone(text: str) -> str:
+    """Zone of an electricity grid, such as DE or GB-13, or a location, such as westeurope."""
+    zone = text.strip()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", zone, re.ASCII):
+        raise ValueError(
+            f"{_shortened(text)} is no zone: 1 to 64 letters, digits and dashes, such as DE or GB-13"
+        )
+    return zone
+
+
 def parse_text(text: str) -> str:
     """Short printable text, as identities and names are."""
     value = text.strip()
@@ -193,8 +203,9 @@ def _shortened(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:40]!r}… ({len(text)} characters)"
 
 
-Group = Literal["meter", "track", "ship", "blob", "collector"]
-"""What a setting is about: metering, trackers, shipping, Azure Blob, or the collector service."""
+Group = Literal["meter", "intensity", "track", "ship", "blob", "collector"]
+"""What a setting is about: metering, carbon intensity over time, trackers, shipping, Azure Blob, or the
+collector service."""
 
 
 def setting(  # noqa: PLR0913 - one declaration, every word of it named
@@ -286,6 +297,55 @@ class Settings:
         "primary carbon intensity: zone averages (electricity-maps) or country averages (ember)",
         metavar="TABLE",
         default="electricity-maps",
+    )
+    intensity_source: str = setting(
+        one_of("catalogue", "schedule", "electricity-maps", "carbon-aware", "uk"),
+        "where carbon intensity comes from: averages of a year (catalogue), a file that says when which "
+        "holds (schedule), or a service, hour by hour; with transport collector, that is asked for it",
+        metavar="NAME",
+        default="catalogue",
+        group="intensity",
+        in_project_file=True,
+    )
+    intensity_zone: str | None = setting(
+        parse_zone,
+        "zone of the grid, or location, that the source is asked about; without it, that of the region",
+        metavar="ZONE",
+        group="intensity",
+        in_project_file=True,
+    )
+    intensity_file: Path | None = setting(
+        parse_path,
+        "schedule of carbon intensity, CSV or JSON, in g/kWh",
+        metavar="FILE",
+        group="intensity",
+    )
+    intensity_url: str | None = setting(
+        parse_url,
+        "address of the service, instead of the public one; carbon-aware has none",
+        metavar="URL",
+        group="intensity",
+    )
+    intensity_token_file: Path | None = setting(
+        parse_path,
+        "file with the token of electricity-maps, read anew each time",
+        metavar="FILE",
+        group="intensity",
+    )
+    intensity_refresh: float = setting(
+        duration_between(3600, 86400),
+        "a service is asked once in this time, 1h to 24h, by the wall clock",
+        metavar="DURATION",
+        default=3600.0,
+        group="intensity",
+        in_project_file=True,
+    )
+    intensity_cache: Path | None = setting(
+        parse_path,
+        "directory for the last answers, which several processes may share; without it, intensity/ on "
+        "the volume, and none for the collector",
+        metavar="DIR",
+        group="intensity",
     )
     power_model: str = setting(
         one_of("vm-share", "codecarbon"),
@@ -677,3 +737,33 @@ def _refuse_contradictions(settings: Settings) -> None:
         raise SettingsError(
             "carbon_intensity and energy_mix are both given; keep one, each decides the intensity alone"
         )
+    source = settings.intensity_source
+    for name in ("carbon_intensity", "energy_mix"):
+        if source != "catalogue" and getattr(settings, name) is not None:
+            raise SettingsError(
+                f"{name} and intensity_source {source} are both given; keep one, each decides the "
+                "intensity alone"
+            )
+    _refuse_what_no_source_reads(settings)
+
+
+_READERS: Final = {
+    "intensity_file": ("schedule",),
+    "intensity_url": ("electricity-maps", "carbon-aware", "uk"),
+    "intensity_token_file": ("electricity-maps",),
+    "intensity_zone": ("electricity-maps", "carbon-aware", "uk"),
+}
+"""Which sources of carbon intensity read a setting."""
+
+
+def _refuse_what_no_source_reads(settings: Settings) -> None:
+    source, origin = settings.intensity_source, settings.origins.get("intensity_source", "default")
+    if source == "catalogue" and origin != "default":
+        return  # said on purpose, over what a file or the cluster says
+    for name, sources in _READERS.items():
+        if getattr(settings, name) is not None and source not in sources:
+            raise SettingsError(
+                f"{origin_of(name, settings.origins)}: {name} is read by intensity_source "
+                f"{' or '.join(sources)} alone, and it is {source}; set --intensity-source or "
+                "EMISSIONS_INTENSITY_SOURCE"
+            )

@@ -19,11 +19,18 @@ HIGHEST_G_PER_KWH: Final = 5000.0
 
 @dataclass(frozen=True, slots=True)
 class CarbonIntensity:
-    """Grams of CO2e per kWh. `level` is None where the user set it; `note` says why a fallback."""
+    """Grams of CO2e per kWh. `level` is None where the user set it; `note` says why a fallback.
+
+    Of a value that varies with time, `at_s` is the start of the time it describes (seconds since the
+    epoch, UTC) and `kind` how well it is known; `fallback` is a value without a time, because there
+    is none for the time that was asked for.
+    """
 
     figure: Figure
     level: Level | None
     note: str | None
+    kind: str | None = None
+    at_s: float | None = None
 
 
 class IntensitySource(Protocol):

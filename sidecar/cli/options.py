@@ -20,7 +20,7 @@ from sidecar.settings_file import file_layers
 
 PLACE: Final = ("region", "vm_size", "country", "pue", "wue")
 
-SIDECAR: Final = ("meter", "track", "ship", "blob")
+SIDECAR: Final = ("meter", "intensity", "track", "ship", "blob")
 """The groups of settings of what meters: `run`, `exec`, `detect`."""
 
 CARBON: Final = ("carbon_intensity", "energy_mix", "intensity_table")
