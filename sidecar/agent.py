@@ -18,6 +18,7 @@ from sidecar.estimate.attribution import shares_of
 from sidecar.estimate.emissions import Factors, estimate_window
 from sidecar.exporters.codecarbon_csv import write_row
 from sidecar.exporters.codecarbon_row import codecarbon_row
+from sidecar.exporters.energy_metrics import Standing
 from sidecar.exporters.side_files import SideFiles
 from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
 from sidecar.factors import Place, SeenGpu, choose_factors, doubts, with_country
@@ -161,8 +162,11 @@ class Agent:
         self._export_failures: dict[str, str] = {}
         self._warned: set[str] = set()
         self._watchers: list[Callable[[Totals], None]] = []
+        self._last: EmissionRecord | None = None
         self.outbox: Outbox | None = None
         self.totals: Totals | None = None
+        self.standing: Standing | None = None
+        """What other threads may tell of the run; one whole value, so that its parts fit together."""
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -192,6 +196,7 @@ class Agent:
         record = self._start_record()
         self.totals = totals_of(record)
         self.outbox.append(record)
+        self._take_stand()
         self._export()
 
     def run(self, wait: Waiter) -> str:
@@ -272,6 +277,7 @@ class Agent:
         self._complete_early_windows()
         self._early = None
         self._opened()[0].release()
+        self._take_stand()
 
     def _lengthen_windows(self) -> None:
         """Return slowly to the usual windows where the announced end does not come."""
@@ -339,9 +345,15 @@ class Agent:
     def _write(self, record: EmissionRecord) -> None:
         outbox, totals = self._opened()
         self.totals = totals.plus(record)
+        self._last = record
         outbox.append(record)
+        self._take_stand()
         if record.event != "end":  # `close` exports once more is known
             self._export()
+
+    def _take_stand(self) -> None:
+        _, totals = self._opened()
+        self.standing = Standing(totals, self._last, is_final=self._early is None)
 
     def _complete_early_windows(self) -> None:
         """Write the early records anew, once, when the identity chain has settled."""
@@ -355,6 +367,7 @@ class Agent:
             for record in records:
                 totals = totals.plus(record)
             self.totals = totals
+            self._last = records[-1] if early else None
             outbox.rewrite(records)
         outbox.release()
 

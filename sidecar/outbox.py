@@ -10,9 +10,9 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from sidecar.exporters.prometheus import Sample
+from sidecar.exporters.prometheus import Metric, Sample, counter, gauge
 from sidecar.journal.append import Journal, VolumeLimits
 from sidecar.journal.recover import Recovery, left_size, recover
 from sidecar.journal.spool import ClosedSegment, Spool, on_volume
@@ -38,6 +38,7 @@ class OutboxState:
 
     waiting_records: int = 0
     write_failure: str | None = None
+    write_failures: int = 0
     volume_size: int = 0
     unshipped_segments: int = 0
     unshipped_records: int = 0
@@ -52,31 +53,53 @@ class OutboxState:
 
 _log = logging.getLogger(__name__)
 
-_SAMPLES: Final[tuple[tuple[str, str, str], ...]] = (
-    ("waiting_records", "emissions_journal_waiting_records", "records not on the volume yet"),
-    ("write_failure", "emissions_journal_failing", "1 while the volume cannot be written"),
-    ("volume_size", "emissions_journal_bytes", "bytes of the volume that records fill"),
-    ("unshipped_segments", "emissions_unshipped_segments", "closed segments not shipped yet"),
-    ("unshipped_records", "emissions_unshipped_records", "records in closed segments"),
-    ("ship_failure", "emissions_shipping_failing", "1 while the far side takes nothing"),
-    ("refused_segments", "emissions_refused_segments_total", "segments never to be taken"),
-    ("shipped_segments", "emissions_shipped_segments_total", "segments confirmed"),
-    ("shipped_records", "emissions_shipped_records_total", "records confirmed"),
-    ("shipped_size", "emissions_shipped_bytes_total", "bytes confirmed, compressed"),
-    ("ship_failures", "emissions_shipping_failures_total", "deliveries that failed"),
+_OF_STATE: Final[tuple[tuple[str, Metric], ...]] = (
+    (
+        "waiting_records",
+        gauge("journal_waiting_records", "Records that are not on the volume yet."),
+    ),
+    ("write_failure", gauge("journal_failing", "1 while the volume cannot be written.")),
+    (
+        "write_failures",
+        counter("journal_failures", "Times that the volume could not be written."),
+    ),
+    ("volume_size", gauge("journal_bytes", "Bytes of the volume that records fill.")),
+    (
+        "unshipped_segments",
+        gauge("unshipped_segments", "Closed segments that are not shipped yet."),
+    ),
+    (
+        "unshipped_records",
+        gauge("unshipped_records", "Records in closed segments that are not shipped yet."),
+    ),
+    ("ship_failure", gauge("shipping_failing", "1 while the far side takes nothing.")),
+    (
+        "refused_segments",
+        counter("refused_segments", "Segments that the far side will never take."),
+    ),
+    (
+        "shipped_segments",
+        counter("shipped_segments", "Segments that the far side has confirmed."),
+    ),
+    ("shipped_records", counter("shipped_records", "Records that the far side has confirmed.")),
+    (
+        "shipped_size",
+        counter("shipped_bytes", "Compressed bytes that the far side has confirmed."),
+    ),
+    ("ship_failures", counter("shipping_failures", "Deliveries that failed.")),
 )
-"""Field of the state, metric, help; a field that is a text or None tells whether there is one."""
+"""Field of the state, and its metric; of a text or None it is told whether there is one, not which."""
+
+METRICS: Final = tuple(metric for _, metric in _OF_STATE)
 
 
 def samples(state: OutboxState) -> list[Sample]:
     """Return the state as metrics, in base units."""
-    made = []
-    for name, metric, text in _SAMPLES:
-        value = getattr(state, name)
-        number = float(value) if isinstance(value, int) else float(value is not None)
-        kind: Literal["counter", "gauge"] = "counter" if metric.endswith("_total") else "gauge"
-        made.append(Sample(metric, text, number, kind))
-    return made
+    values = ((metric, getattr(state, name)) for name, metric in _OF_STATE)
+    return [
+        Sample(metric, float(value) if isinstance(value, int) else float(value is not None))
+        for metric, value in values
+    ]
 
 
 class Outbox:
@@ -222,6 +245,7 @@ class Outbox:
         return OutboxState(
             waiting_records=len(journal.waiting) + spool.memory_records,
             write_failure=journal.failure,
+            write_failures=journal.failures,
             volume_size=spool.size + self._kept_size + journal.size,
             unshipped_segments=spool.segments,
             unshipped_records=spool.records,

@@ -17,8 +17,10 @@ from sidecar.agent import (
 )
 from sidecar.assembly import assemble
 from sidecar.catalogue.lookup import Catalogue
+from sidecar.exporters.energy_metrics import energy_samples
 from sidecar.exporters.summary import totals_text
 from sidecar.identity.fields import Hardware, Identity, Resolution
+from sidecar.journal import append
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.nvml import NvmlMeter
 from sidecar.meters.pod.ladder import PodLadder
@@ -257,6 +259,69 @@ def test_an_identity_that_never_answers_keeps_the_records_as_they_are(
     assert {row["region"] for row in rows} == {None}
     assert {row["carbon_intensity_level"] for row in rows} == {"world"}
     assert identities.closed
+
+
+@pytest.mark.parametrize("settles_after", [0, 1, 3, None])
+def test_what_is_told_as_counted_never_falls_and_is_in_the_end_the_sum_of_the_records(
+    make_agent, machine, identities, tmp_path, settles_after
+):
+    """The place makes early windows smaller; as long as that may happen nothing counts yet."""
+    identities.resolution = replace(identities.resolution, settled=False)
+    agent = make_agent()
+    agent.open()
+    counted = []
+    for number in range(5):
+        if number == settles_after:
+            identities.answer(region="swedencentral", vm_size="Standard_D2as_v5")
+        agent.run(ticks(machine, "full"))
+        counted.append(grams_told(agent))
+    agent.close("test over")
+    final_g = sum(row["emissions_g"] for row in records(tmp_path) if row["emissions_g"])
+    assert grams_told(agent) == pytest.approx(final_g, rel=1e-12)
+    counted.append(grams_told(agent))
+    assert counted == sorted(counted)
+    early = len(counted) - 1 if settles_after is None else settles_after
+    assert counted[:early] == [0.0] * early
+    assert min(counted[early:]) > 0
+
+
+def grams_told(agent):
+    """What /metrics says at this moment."""
+    (grams,) = (
+        one.value
+        for one in energy_samples(agent.standing)
+        if one.metric.name == "emissions_co2e_grams_total"
+    )
+    return grams
+
+
+def test_the_last_window_that_is_told_is_the_completed_one(make_agent, machine, identities):
+    identities.resolution = replace(identities.resolution, settled=False)
+    agent = make_agent()
+    agent.open()
+    reason = agent.run(ticks(machine, "full"))
+    identities.answer(region="swedencentral")
+    agent.close(reason)
+    assert agent.standing.last.region == "swedencentral"
+    assert agent.standing.is_final
+
+
+def test_windows_merged_on_a_full_disk_count_as_if_they_had_been_written(
+    make_agent, machine, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(append, "WAITING_MAX", 3)
+    (tmp_path / "volume").write_text("a file where the volume should be")
+    agent = make_agent()
+    agent.open()
+    agent.run(ticks(machine, *["full"] * 8))
+    assert agent.state().write_failures == 9
+    assert agent.state().waiting_records == 3
+    (tmp_path / "volume").unlink()
+    agent.close("test over")
+    rows = records(tmp_path)
+    assert agent.standing.totals.windows > len(rows)
+    total_g = sum(row["emissions_g"] for row in rows if row["emissions_g"])
+    assert grams_told(agent) == pytest.approx(total_g, rel=1e-12)
 
 
 def test_memory_stays_bounded_while_the_identity_is_open(make_agent, machine, identities):

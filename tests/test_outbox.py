@@ -374,7 +374,7 @@ def test_the_metrics_say_what_is_where(desk):
     desk.write(outbox, 3)
     outbox.hurry()
     until(lambda: outbox.state().ship_failure)
-    values = {sample.name: sample.value for sample in samples(outbox.state())}
+    values = {sample.metric.name: sample.value for sample in samples(outbox.state())}
     outbox.close()
     assert values["emissions_unshipped_records"] == 3
     assert values["emissions_shipping_failing"] == 1

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Final, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -31,6 +30,7 @@ from sidecar.collector_client import (
     RECEIPT_HEADER,
     SEGMENTS_PATH,
 )
+from sidecar.exporters.instruments import registry_text
 from sidecar.http_edge import BodyFault, bounded_body, http_error_answer
 from sidecar.serving import Readiness, health_routes
 from sidecar.transport.delivery import Undelivered
@@ -117,8 +117,8 @@ class _Collector:
 
     async def tell_metrics(self, _: Request) -> Response:
         """`GET /metrics`."""
-        text = generate_latest(self._metrics.registry)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        text, content_type = registry_text(self._metrics.registry)
+        return Response(text, headers={"Content-Type": content_type})
 
     async def tell_own_error(self, request: Request, _: Exception) -> Response:
         """Answer 500; the server logs the error."""

@@ -2,33 +2,49 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import Gauge
+
+from sidecar.exporters.instruments import Instruments
+from sidecar.exporters.prometheus import Label, Metric, counter, gauge
+from sidecar.injector.inject import Reason
+from sidecar.injector.review import FAILURES, outcome_of
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
+_REQUESTS: Final = counter(
+    "injector_requests",
+    "Admission requests by what became of the pod, and why. Every pod is let through.",
+    Label("outcome", "`injected`, `skipped`, `unchanged` or `failed`"),
+    Label("reason", "`injected`, why it was not, or what failed"),
+)
+_DURATION: Final = Metric(
+    "emissions_injector_request_duration_seconds",
+    "histogram",
+    "Time to answer an admission request.",
+)
+_EXPIRY: Final = gauge(
+    "injector_certificate_expiry_timestamp_seconds",
+    "When the certificate that is served expires.",
+)
+
+METRICS: Final = (_REQUESTS, _DURATION, _EXPIRY)
+
 
 class InjectorMetrics:
-    """Counts requests of the API server, which asks again about each pod that it changed."""
+    """Counts requests of the API server, which asks again about each pod that it changed.
+
+    All outcomes begin at 0, so that the first time is seen as a rise.
+    """
 
     def __init__(self, *, with_certificate: bool = False) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "emissions_injector_requests",
-            "Admission requests by what became of the pod (injected, skipped, unchanged, failed) and "
-            "why. Every pod is let through.",
-            ["outcome", "reason"],
-            registry=self.registry,
-        )
-        self.duration = Histogram(
-            "emissions_injector_request_duration_seconds",
-            "Time to answer an admission request.",
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        instruments = Instruments()
+        self.registry = instruments.registry
+        self.requests = instruments.counter(_REQUESTS)
+        self.duration = instruments.histogram(_DURATION, _SECONDS)
         self.certificate_expiry: Gauge | None = None
         if with_certificate:
-            self.certificate_expiry = Gauge(
-                "emissions_injector_certificate_expiry_timestamp_seconds",
-                "When the certificate that is served expires.",
-                registry=self.registry,
-            )
+            self.certificate_expiry = instruments.gauge(_EXPIRY)
+        for reason in Reason:
+            self.requests.labels(outcome_of(reason), reason.value)
+        for failure in FAILURES:
+            self.requests.labels("failed", failure)

@@ -65,7 +65,7 @@ def answer(body: bytes, namespace_labels: Mapping[str, str], config: InjectConfi
         request = _request(review)
         decision = inject(object_at(request, "object"), namespace_labels, config)
         _tell(request, decision)
-        return Answer(_encoded(uid, decision), _outcome(decision.reason), decision.reason.value)
+        return Answer(_encoded(uid, decision), outcome_of(decision.reason), decision.reason.value)
     except ReviewError as error:
         reason, detail = error.reason, str(error)
     except PodShapeError as error:
@@ -110,7 +110,8 @@ def _request(review: JsonObject) -> JsonObject:
     return request
 
 
-def _outcome(reason: Reason) -> Outcome:
+def outcome_of(reason: Reason) -> Outcome:
+    """Return what became of a pod that this is the reason of."""
     if reason is Reason.INJECTED:
         return "injected"
     return "unchanged" if reason in _UNCHANGED else "skipped"

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sidecar.exporters.instruments import registry_text
 from sidecar.http_edge import BodyFault, bounded_body, http_error_answer
 from sidecar.injector.certificate import Certificate
 from sidecar.injector.config import InjectConfig
@@ -89,8 +89,8 @@ class _Webhook:
         expiry_s = certificate.expiry_s() if certificate else None
         if gauge is not None and expiry_s is not None:
             gauge.set(expiry_s)
-        text = generate_latest(self._metrics.registry)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        text, content_type = registry_text(self._metrics.registry)
+        return Response(text, headers={"Content-Type": content_type})
 
     async def _measured(self, request: Request, namespace_labels: Mapping[str, str]) -> Response:
         begun_s = time.perf_counter()

@@ -69,6 +69,8 @@ class Journal:
         self.closed_size = 0
         """Bytes that this process's closed segments take on the volume, as its owner keeps it."""
         self.failure: str | None = None
+        self.failures = 0
+        """How often the volume could not be written."""
 
     @property
     def waiting(self) -> tuple[EmissionRecord, ...]:
@@ -199,6 +201,7 @@ class Journal:
             self._claim.release(remove=is_clean)
 
     def _report(self, failure: str) -> None:
+        self.failures += 1
         if failure != self.failure:
             _log.error(
                 "%s; metering goes on, records wait in memory: free space, repair the volume or give "

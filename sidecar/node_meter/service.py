@@ -9,21 +9,20 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
+from sidecar.exporters.prometheus import Sample, prometheus_text
 from sidecar.identity.bounded import shown
 from sidecar.meters.reading import GpuReading
 from sidecar.node_meter.callers import Caller, Callers
 from sidecar.node_meter.gpus import NodeGpus
 from sidecar.node_meter.looks import Looks
+from sidecar.node_meter.metrics import gpu_samples, pods_samples, service_samples
 from sidecar.node_meter.pod_resources import PodName
 from sidecar.node_meter.pods import NodePods, PodUse
 from sidecar.node_meter.refusal import JSON, Refusal
 from sidecar.status import Answer, Asked, Bounds
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric
 
 POD_PATH: Final = "/v1/pod"
 
@@ -32,7 +31,6 @@ BOUNDS: Final = Bounds(connections=128, request_s=2.0, spared_s=1.0)
 which is for 1 s."""
 
 NAMES_MAX: Final = 1024
-MILLIJOULES_PER_J: Final = 1000
 
 _TEXT: Final = "text/plain; charset=utf-8"
 
@@ -71,7 +69,9 @@ class NodeMeterService:
         self._looks = looks
         self._names = names
         self._lock = threading.Lock()
-        self._outcomes: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter({"answered": 0})
+        self.own_samples: Callable[[], Iterable[Sample]] = tuple
+        """What the node's own records tell, and what became of them."""
         self.node: str | None = None
         self.boot = uuid.uuid4().hex[:12]
 
@@ -140,76 +140,16 @@ class NodeMeterService:
         }
 
     def _metrics(self) -> tuple[bytes, str]:
-        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest  # noqa: PLC0415
-        from prometheus_client.registry import Collector  # noqa: PLC0415
-
-        families = tuple(self._families())
-
-        class Told(Collector):
-            def collect(self) -> Iterator["Metric"]:
-                yield from families
-
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(Told())
-        return generate_latest(registry), CONTENT_TYPE_LATEST
-
-    def _families(self) -> Iterator["Metric"]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
-
-        total = self._pods.total()
-        yield GaugeMetricFamily(
-            "emissions_node_meter_pods",
-            "Pods of the node at the last look.",
-            value=total.pods if total else 0,
-        )
-        yield CounterMetricFamily(
-            "emissions_node_meter_looks", "Looks at all pods.", value=self._looks.count
-        )
-        yield GaugeMetricFamily(
-            "emissions_node_meter_look_duration_seconds",
-            "What the last look took.",
-            value=self._looks.last_look_s,
-        )
-        if total:
-            yield CounterMetricFamily(
-                "emissions_node_meter_pods_cpu_seconds",
-                "CPU time of all pods since the node meter began.",
-                value=total.cpu_s,
-            )
-        requests = CounterMetricFamily(
-            "emissions_node_meter_requests", "Requests of pods by outcome.", labels=("outcome",)
-        )
         with self._lock:
             outcomes = dict(self._outcomes)
-        for outcome, count in outcomes.items():
-            requests.add_metric((outcome,), count)
-        yield requests
-        yield from self._gpu_families()
-
-    def _gpu_families(self) -> Iterator["Metric"]:
-        from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415
-
-        node = CounterMetricFamily(
-            "emissions_node_meter_gpu_joules", "Energy of a GPU.", labels=("uuid",)
+        return prometheus_text(
+            (
+                *self.own_samples(),
+                *pods_samples(self._pods.total()),
+                *service_samples((self._looks.count, self._looks.last_look_s), outcomes),
+                *gpu_samples(self._gpus.unallocated()),
+            )
         )
-        rest = CounterMetricFamily(
-            "emissions_node_meter_gpu_unallocated_joules",
-            "Energy of a GPU that no pod held.",
-            labels=("uuid",),
-        )
-        pods = CounterMetricFamily(
-            "emissions_node_meter_gpu_pods_joules",
-            "Energy of a GPU that is pods'.",
-            labels=("uuid",),
-        )
-        for gpu in self._gpus.unallocated():
-            if gpu.energy_mj is None or gpu.pod_energy_mj is None:
-                continue
-            node.add_metric((gpu.uuid,), gpu.energy_mj / MILLIJOULES_PER_J)
-            rest.add_metric((gpu.uuid,), gpu.pod_energy_mj / MILLIJOULES_PER_J)
-            held_mj = gpu.energy_mj - gpu.pod_energy_mj
-            pods.add_metric((gpu.uuid,), held_mj / MILLIJOULES_PER_J)
-        yield from (node, pods, rest)
 
 
 def _ok() -> Answer:

@@ -253,9 +253,9 @@ def test_metrics_tell_pods_looks_requests_and_energy(scene: Scene):
         "emissions_node_meter_looks_total 2.0",
         'emissions_node_meter_requests_total{outcome="answered"} 1.0',
         'emissions_node_meter_requests_total{outcome="no_token"} 1.0',
-        'emissions_node_meter_gpu_joules_total{uuid="GPU-x"} 5.0',
-        'emissions_node_meter_gpu_pods_joules_total{uuid="GPU-x"} 5.0',
-        'emissions_node_meter_gpu_unallocated_joules_total{uuid="GPU-x"} 0.0',
+        'emissions_node_meter_gpu_energy_joules_total{uuid="GPU-x"} 5.0',
+        'emissions_node_meter_gpu_pods_energy_joules_total{uuid="GPU-x"} 5.0',
+        'emissions_node_meter_gpu_unallocated_energy_joules_total{uuid="GPU-x"} 0.0',
     ):
         assert line in text.splitlines()
 
