@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from sidecar.agent import Agent, Wake
 from sidecar.exporters.summary import Totals
@@ -22,6 +22,8 @@ LOOK_PERIOD_S: Final = 0.02
 """The end is looked for this often once it is awaited."""
 
 _LEFT: Final = "what is on the volume stays there; does the volume or the far side hang?"
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,27 @@ class Metering:
     def hurry(self) -> None:
         """Say that the end is near: from now on windows are short and shipped at once."""
         self._wakes.put(Wake(hurry=True))
+
+    def nudge(self) -> None:
+        """Let the agent look whether anything is due now. Returns at once."""
+        self._wakes.put(Wake())
+
+    def ask(self, question: Callable[[Agent], T], timeout_s: float) -> T | None:
+        """Have the agent asked between two windows; None where no answer comes in time."""
+        answers: queue.SimpleQueue[T | None] = queue.SimpleQueue()
+
+        def errand() -> None:
+            try:
+                answers.put(question(self._agent))
+            except Exception:  # noqa: BLE001 - a question that cannot be answered ends no metering
+                _log.exception("the metering could not be asked, which is a bug")
+                answers.put(None)
+
+        self._wakes.put(Wake(errand=errand))
+        try:
+            return None if self.is_over else answers.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
 
     def end(self, reason: str, patience_s: float, interrupted: Callable[[float], bool]) -> bool:
         """Have the last window written and shipped, and wait for that, but not for ever.

@@ -154,6 +154,19 @@ class EmissionRecord:
         "energy of all pods of the node together, kWh; only in the node meter's own records, whose "
         "energy_kwh is what no pod used"
     )
+    phases: Mapping[str, float] | None = column(
+        "seconds of the window in each phase that the program marked, by name (`with phase(…)`); what "
+        "is missing to duration_s was in none; null where none was marked"
+    )
+    carbon_intensity_at: str | None = column(
+        "start of the hour (or half hour) that the carbon intensity was published for, RFC 3339, UTC; of "
+        "the first, where the window lies in several; null for an average of a year or a set value"
+    )
+    carbon_intensity_kind: str | None = column(
+        "observed, estimated (by its source), scheduled (by the user's file), forecast (published before "
+        "its time), carried (of an earlier hour, up to 3 h) or fallback (an average, because there was "
+        "no value for this time); null where none that varies with time was asked for"
+    )
 
 
 def to_mapping(record: EmissionRecord) -> dict[str, Any]:
@@ -162,6 +175,7 @@ def to_mapping(record: EmissionRecord) -> dict[str, Any]:
     row["gpus"] = [
         {item.name: getattr(gpu, item.name) for item in fields(gpu)} for gpu in record.gpus
     ]
+    row["phases"] = None if record.phases is None else dict(record.phases)
     return row
 
 
@@ -206,14 +220,14 @@ _AVERAGED: Final = (
 )
 
 
-_JOINED: Final = ("cpu_power_method", "gpu_method", "pod_method")
+_JOINED: Final = ("cpu_power_method", "gpu_method", "pod_method", "carbon_intensity_kind")
 _WEAKNESS: Final = ("measured", "estimated", "modelled")
 
 
 def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionRecord:
     """Merge two neighbouring windows that could not be written into one: no energy is lost.
 
-    Energies and durations add up, utilisations and shares become means weighted by duration, the
+    Energies, durations and phases add up, utilisations and shares become means weighted by duration, the
     quality is the weaker one and methods that differ are joined; what else differs is the second's.
     The record keeps the first's id and start, the second's end.
     """
@@ -232,6 +246,7 @@ def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionReco
         record_id=first.record_id,
         window_start=first.window_start,
         gpus=_merged_gpus(first.gpus, second.gpus),
+        phases=_merged_phases(first.phases, second.phases),
         **changes,
     )
 
@@ -263,6 +278,14 @@ def _merged_gpu(first: GpuRecord | None, second: GpuRecord | None) -> GpuRecord:
         energy_kwh=_total(first.energy_kwh, second.energy_kwh),
         method=_joined(first.method, second.method),
     )
+
+
+def _merged_phases(
+    first: Mapping[str, float] | None, second: Mapping[str, float] | None
+) -> Mapping[str, float] | None:
+    if first is None or second is None:
+        return first if second is None else second
+    return {name: first.get(name, 0.0) + second.get(name, 0.0) for name in {**first, **second}}
 
 
 def _joined(first: str | None, second: str | None) -> str | None:

@@ -22,12 +22,13 @@ _IDENTITY_FIELDS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """Which record this is: its id, its window, and what it marks."""
+    """Which record this is: its id, its window, what it marks, and the phases the window was in."""
 
     record_id: str
     window: Window
     event: Event
     end_reason: str | None = None
+    phases: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def identity_columns(identity: Identity, factors: Factors) -> dict[str, Any]:
 
 
 def factor_columns(factors: Factors) -> dict[str, Any]:
-    """Return the columns of the factors that do not depend on the window."""
+    """Return the columns of the factors; of the window, only carbon intensity may depend."""
     carbon = factors.carbon
     return {
         "pue": factors.pue.value,
@@ -55,6 +56,8 @@ def factor_columns(factors: Factors) -> dict[str, Any]:
         "carbon_intensity_source": " · ".join(filter(None, (carbon.figure.source, carbon.note))),
         "carbon_intensity_year": carbon.figure.year,
         "carbon_intensity_level": carbon.level,
+        "carbon_intensity_at": None if carbon.at_s is None else rfc3339(carbon.at_s),
+        "carbon_intensity_kind": carbon.kind,
     }
 
 
@@ -118,6 +121,7 @@ def _occasion_columns(occasion: Occasion) -> dict[str, Any]:
         "window_end": rfc3339(occasion.window.end_s),
         "duration_s": round(occasion.window.duration_s, 6),
         "gap_s": round(occasion.window.gap_s, 6),
+        "phases": occasion.phases,
     }
 
 

@@ -4,12 +4,14 @@ pydantic validates against the very dataclass that the sidecar writes, so there 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields
 from operator import attrgetter
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from sidecar.phases import NAMES_MAX, valid_phase
 from sidecar.record import SCHEMA, EmissionRecord
 
 LINE_BYTES_MAX: Final = 1024 * 1024
@@ -52,6 +54,8 @@ class RecordValidator:
             raise InvalidRecord(f"schema {record.schema}, this version reads {SCHEMA}")
         if not record.record_id or not _plausible(record):
             raise InvalidRecord("negative or infinite amount, or no record_id")
+        if not _are_phases(record.phases):
+            raise InvalidRecord("phases that no program can have marked")
         return record
 
 
@@ -61,6 +65,17 @@ def _invalid(error: ValidationError) -> InvalidRecord:
         return InvalidRecord("torn line", first["msg"])
     place = ".".join(map(str, first["loc"]))
     return InvalidRecord("not a record", f"{place}: {first['msg']}" if place else first["msg"])
+
+
+def _are_phases(phases: Mapping[str, float] | None) -> bool:
+    """Whether these may be phases: bounded in number, names that are valid, seconds that are some."""
+    if phases is None:
+        return True
+    try:
+        names = [valid_phase(name) for name in phases]
+    except ValueError:
+        return False
+    return len(names) <= NAMES_MAX + 1 and all(0 <= part < math.inf for part in phases.values())
 
 
 def _plausible(record: EmissionRecord) -> bool:

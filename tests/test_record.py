@@ -79,6 +79,9 @@ CONTRACT = [
     "cpu_reserved_idle_energy_kwh",
     "gpu_reserved_idle_energy_kwh",
     "node_pods_energy_kwh",
+    "phases",
+    "carbon_intensity_at",
+    "carbon_intensity_kind",
 ]
 
 
@@ -204,6 +207,13 @@ def test_no_energy_and_no_second_is_lost_by_merging_in_any_number(rows):
 def test_any_text_survives_the_round_trip(project, labels):
     row = json.loads(to_ndjson(record(project=project, labels=labels)))
     assert (row["project"], row["labels"]) == (project, labels)
+
+
+def test_merging_adds_phases_up_by_name():
+    first, second = record(phases={"load": 2.0, "train": 3.0}), record(phases={"train": 4.0})
+    assert merge_records(first, second).phases == {"load": 2.0, "train": 7.0}
+    assert merge_records(first, record()).phases == first.phases
+    assert merge_records(record(), record()).phases is None
 
 
 def test_merging_keeps_the_weaker_quality_and_both_methods():

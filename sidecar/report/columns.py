@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final, cast, get_args, get_origin, get_type_hints
 
+from sidecar.phases import NAME_CHARACTERS_MAX, NAMES_MAX
 from sidecar.record import SCHEMA, EmissionRecord, GpuRecord
 from sidecar.report.claims import LARGEST_KWH, SHORTEST_S
 from sidecar.report.settle import LEAST_KWH
@@ -22,6 +23,11 @@ SHARE_MAX: Final = 1 + 1e-6
 """Shares and utilisations above it are of nothing, and are not known then."""
 
 MAP: Final = "MAP(VARCHAR, VARCHAR)"
+PHASES: Final = "MAP(VARCHAR, DOUBLE)"
+_MAPS: Final = (MAP, PHASES)
+
+_LATER: Final = ("phases", "carbon_intensity_at", "carbon_intensity_kind")
+"""Columns that came after the first version: the lines of older sidecars end before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def _sql_type(hint: Any) -> str:  # noqa: ANN401 - any type of a field
         parts = ", ".join(f"{item.name} {item.sql_type}" for item in GPU_COLUMNS)
         return f"STRUCT({parts})[]"
     if get_origin(hint) is not None:
-        return MAP
+        return PHASES if get_args(hint)[1] is float else MAP
     return {str: "VARCHAR", float: "DOUBLE", int: "BIGINT"}[hint]
 
 
@@ -97,15 +103,21 @@ def line_pattern() -> str:
 
 
 def _object_pattern(columns: Iterable[Column]) -> str:
-    return r"\{" + ",".join(f'"{item.name}":{_value_pattern(item)}' for item in columns) + r"\}"
+    pattern = r"\{"
+    for number, item in enumerate(columns):
+        member = f'{"," if number else ""}"{item.name}":{_value_pattern(item)}'
+        pattern += f"(?:{member})?" if item.name in _LATER else member
+    return pattern + r"\}"
 
 
 def _value_pattern(column: Column) -> str:
     if column.name == "gpus":
         return _several(r"\[", _object_pattern(GPU_COLUMNS), r"\]")
-    if column.sql_type == MAP:
-        return _several(r"\{", f"{_TEXT}:{_TEXT}", r"\}")
-    token = _TOKENS[column.sql_type]
+    if column.sql_type in _MAPS:
+        value = _TEXT if column.sql_type == MAP else _TOKENS["DOUBLE"]
+        token = _several(r"\{", f"{_TEXT}:{value}", r"\}")
+    else:
+        token = _TOKENS[column.sql_type]
     return f"(?:{token}|null)" if column.is_nullable else token
 
 
@@ -133,12 +145,18 @@ def _fits(column: Column, shape: Mapping[str, Any]) -> bool:
     kind = shape.get(column.name, "NULL")
     if column.name == "gpus":
         return isinstance(kind, list) and len(kind) == 1 and _is_sound_list(kind[0])
-    if column.sql_type == MAP:
-        # An empty object's members have no type.
-        return kind == "JSON" or (isinstance(kind, dict) and set(kind.values()) <= {"VARCHAR"})
     if kind == "NULL":
         return column.is_nullable
+    if column.sql_type in _MAPS:
+        members = frozenset({"VARCHAR"}) if column.sql_type == MAP else _NUMBERS
+        # An empty object's members have no type.
+        return kind == "JSON" or (isinstance(kind, dict) and _kinds(kind) <= members)
     return isinstance(kind, str) and kind in _ACCEPTED[column.sql_type]
+
+
+def _kinds(shape: Mapping[str, Any]) -> set[str]:
+    """Return the types of an object's members; one that is not plain is of none."""
+    return {kind if isinstance(kind, str) else "" for kind in shape.values()}
 
 
 def _is_sound_list(member: Any) -> bool:  # noqa: ANN401
@@ -160,6 +178,7 @@ def sound_sql() -> str:
     tests += [f"coalesce({name}, 0.0) BETWEEN 0.0 AND {ABSURD!r}" for name in AMOUNTS]
     tests += [f"isfinite(coalesce({name}, 0.0))" for name in reals if name not in AMOUNTS]
     tests += [f"{item.name} IS NOT NULL" for item in COLUMNS if item.sql_type == MAP]
+    tests.append(f"phases IS NULL OR ({_sound_phases_sql()})")
     tests.append(f"len(list_filter(gpus, lambda g: {_sound_gpu_sql()})) = len(gpus)")
     return _all(tests)
 
@@ -167,6 +186,18 @@ def sound_sql() -> str:
 def _sound_gpu_sql() -> str:
     reals = [item.name for item in GPU_COLUMNS if item.sql_type == "DOUBLE"]
     return _all(["g.model IS NOT NULL", *(f"isfinite(coalesce(g.{name}, 0.0))" for name in reals)])
+
+
+def _sound_phases_sql() -> str:
+    """Tell of phases that they surely are as `sidecar.validation` wants them; other names are for it."""
+    name = f"[!-~]([ -~]{{0,{NAME_CHARACTERS_MAX - 2}}}[!-~])?"
+    number = "cardinality(phases)"
+    tests = [
+        f"{number} <= {NAMES_MAX + 1}",
+        f"len(list_filter(map_keys(phases), lambda n: regexp_full_match(n, '{name}'))) = {number}",
+        f"len(list_filter(map_values(phases), lambda s: s BETWEEN 0 AND {ABSURD!r})) = {number}",
+    ]
+    return _all(tests)
 
 
 def _all(tests: Iterable[str]) -> str:
