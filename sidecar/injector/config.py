@@ -1,6 +1,7 @@
 """What is injected: the container and its volumes, as the chart renders them into `injector.json`."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,9 @@ from sidecar.injector.pod_shape import JsonObject, as_object, object_at, objects
 from sidecar.settings import SettingsError
 
 _MAX_BYTES: Final = 1024**2
+_SERVICE: Final = re.compile(r"https?://[^/:]+\.svc(?:[.:/]|$)")
+"""An address by the name of a Kubernetes service: `http://NAME.NAMESPACE.svc`."""
+
 _KEYS: Final = frozenset({"container", "volumes", "mountPath", "version"})
 
 
@@ -58,6 +62,12 @@ class InjectConfig:
             one.get("name"): one.get("value") for one in objects_at(self.container, "env")
         }
         return environment.get("EMISSIONS_TRANSPORT") == "blob"
+
+    @property
+    def needs_cluster_names(self) -> bool:
+        """Whether the sidecar asks services of the cluster, by names that only the cluster resolves."""
+        urls = (str(one.get("value") or "") for one in objects_at(self.container, "env"))
+        return any(_SERVICE.match(url) for url in urls)
 
     def with_image(self, image: str) -> "InjectConfig":
         """Return the same with another image. Raises SettingsError."""

@@ -279,6 +279,18 @@ def _has_server(spec: JsonObject, config: InjectConfig) -> bool:
     return config.port not in taken
 
 
+def _better_dns_policy(spec: JsonObject) -> str | None:
+    """Return the policy by which the pod would find services by name; None where it does already.
+
+    On the node's network `ClusterFirst`, the default, means `Default`: the node's own resolver.
+    """
+    on_node = spec.get("hostNetwork") is True
+    unresolving = ("Default", "ClusterFirst") if on_node else ("Default",)
+    if (spec.get("dnsPolicy") or "ClusterFirst") not in unresolving:
+        return None
+    return "ClusterFirstWithHostNet" if on_node else "ClusterFirst"
+
+
 def _bounds_storage(spec: JsonObject) -> bool:
     """Whether kubelet compares the pod's use of the node's disk with limits, of whichever container."""
     return any(
@@ -317,6 +329,12 @@ class _Injection:
             warnings.append(
                 f"emissions/volume: the pod has no volume {shown(named)} that records can be written "
                 "to; they go to an emptyDir"
+            )
+        policy = _better_dns_policy(self._spec)
+        if config.needs_cluster_names and policy:
+            warnings.append(
+                "the pod's dnsPolicy does not resolve the names of the cluster's services, so records "
+                f"would stay in the pod; set {policy}"
             )
 
     def operations(self) -> list[Operation]:

@@ -372,6 +372,22 @@ def test_the_network_policy_lets_the_port_of_the_account_through(url: str, port:
     assert {53, 443, 6443} <= {*ports}
 
 
+@pytest.mark.parametrize("component", ["collector", "node-meter"])
+def test_pods_on_the_nodes_network_reach_whom_their_sidecars_ask(component: str) -> None:
+    """Their traffic comes from the node: no selector of pods or namespaces matches it."""
+    policy = render("node-meter").one("NetworkPolicy", f"-{component}")
+    assert policy["spec"]["ingress"] == [{"ports": [{"port": "http"}]}]
+
+
+@pytest.mark.parametrize("component", ["collector", "node-meter"])
+def test_who_reaches_them_can_be_narrowed(component: str) -> None:
+    option = '--set-json=networkPolicy.collectorFrom=[{"namespaceSelector":{}}]'
+    policy = render("node-meter", option).one("NetworkPolicy", f"-{component}")
+    assert policy["spec"]["ingress"] == [
+        {"ports": [{"port": "http"}], "from": [{"namespaceSelector": {}}]}
+    ]
+
+
 def test_a_report_that_may_read_nothing_is_suspended() -> None:
     account = "--set=azure.storage.accountUrl=https://a.blob.core.windows.net"
     assert render("default", account).one("CronJob")["spec"]["suspend"] is True

@@ -229,6 +229,45 @@ def test_what_the_pod_says_itself_of_process_namespaces_stays(own) -> None:
     assert "stays as it is" in inject(given, {}, CONFIG).warnings[0]
 
 
+@pytest.mark.parametrize(
+    ("spec", "better"),
+    [
+        ({"hostNetwork": True}, "ClusterFirstWithHostNet"),
+        ({"hostNetwork": True, "dnsPolicy": "ClusterFirst"}, "ClusterFirstWithHostNet"),
+        ({"dnsPolicy": "Default"}, "ClusterFirst"),
+    ],
+)
+def test_a_pod_that_resolves_no_service_of_the_cluster_is_warned(spec, better) -> None:
+    """Its sidecar finds neither collector nor node meter: the records stay in the pod."""
+    decision = inject(pod(**spec), {}, CONFIG)
+    assert decision.status == "injected"
+    assert decision.warnings[0].startswith("the pod's dnsPolicy does not resolve")
+    assert decision.warnings[0].endswith(f"set {better}")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"},
+        {"hostNetwork": True, "dnsPolicy": "None"},
+        {"hostNetwork": False, "dnsPolicy": "ClusterFirst"},
+    ],
+)
+def test_other_pods_are_not_warned_of_it(spec) -> None:
+    assert inject(pod(**spec), {}, CONFIG).warnings == ()
+
+
+def test_a_collector_outside_of_the_cluster_is_found_by_any_pod() -> None:
+    def change(content):
+        env = content["container"]["env"]
+        url = next(one for one in env if one["name"] == "EMISSIONS_COLLECTOR_URL")
+        url["value"] = "https://collector.example.com"
+
+    given = pod(hostNetwork=True)
+    assert inject(given, {}, config_with(change)).warnings == ()
+
+
 OTHER_VOLUMES = {
     "secret": {"secret": {"secretName": "x"}},
     "configMap": {"configMap": {"name": "x"}},
