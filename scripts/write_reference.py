@@ -20,13 +20,21 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Final
 
+from prometheus_client import ProcessCollector
 from pydantic import TypeAdapter
 
+from sidecar import outbox
 from sidecar.cli import main as command_line
 from sidecar.cli.catalogue import TABLES
+from sidecar.cli.config import SUBCOMMANDS
 from sidecar.cli.options import CARBON, PLACE
-from sidecar.exporters import codecarbon_csv
+from sidecar.codecarbon_config import RULES
+from sidecar.collector import metrics as collector_metrics
+from sidecar.exporters import codecarbon_csv, energy_metrics
+from sidecar.exporters.prometheus import BUILD, Metric
 from sidecar.exporters.summary import Totals, summary_mapping
+from sidecar.injector import metrics as injector_metrics
+from sidecar.node_meter import metrics as node_meter_metrics
 from sidecar.record import SCHEMA, EmissionRecord, GpuRecord
 from sidecar.report.aggregate import ProjectTotals, to_row
 from sidecar.settings import (
@@ -198,9 +206,10 @@ def settings_page() -> str:
     few = ", ".join(code(flag_name(name)) for name in (*PLACE, *CARBON))
     return page(
         "Settings",
-        "A flag goes before the environment variable, the environment variable before the default. "
-        "An empty variable counts as unset. A secret has no flag. "
-        "An unknown `EMISSIONS_*` variable, or a bad value, is one line and exit code 2. "
+        "A flag goes before the environment variable, that before a "
+        "[configuration file](../how-to/configure-with-a-file.md), that before the default. "
+        "An empty variable counts as unset. A secret has no flag, and no place in a file. "
+        "An unknown `EMISSIONS_*` variable or key of a file, or a bad value, is one line and exit code 2. "
         "Durations are written like `500ms`, `15s`, `1m`, `2h`; "
         "a plain number is seconds.",
         f"## Metering\n\n`run`, `exec`, `detect`; `estimate` takes the flags {few}.",
@@ -210,6 +219,9 @@ def settings_page() -> str:
         "does, for that is the cluster's default. See [record](record.md) for what is recorded.\n\n"
         "In a pod (`POD_UID` is set) `run` does not end at a bad setting: it says so, meters nothing, "
         "and waits for its signal (then exit code 2), so that the pod's other containers start.",
+        "## Trackers\n\n`run`, `exec`, `detect`. See [show a run in a tracker]"
+        "(../how-to/show-a-run-in-a-tracker.md).",
+        _settings_table("track"),
         "## Shipping\n\n`run`, `exec` (without `--listen` and `--termination-log`), `detect`.",
         _settings_table("ship"),
         "## Azure Blob\n\n`run`, `exec`, `detect`, `collector`; `report` and `verify` for `az://…`, "
@@ -218,7 +230,26 @@ def settings_page() -> str:
         "## Collector\n\n`collector`, which takes `--listen`, `--transport-directory` and the "
         "log's, too.",
         _settings_table("collector"),
+        "## Files\n\nThe key is the setting's name, such as `vm_size`. A file that is found in the working "
+        f"directory may not have: {_kept_from_found_files()}. Secrets are refused in every file.",
+        "## CodeCarbon's configuration\n\nWhat `config import-codecarbon` makes of each key of CodeCarbon "
+        "3.3.2's configuration.",
+        table(("key", "verdict", "setting", "what to know"), map(_rule_row, sorted(RULES))),
     )
+
+
+def _kept_from_found_files() -> str:
+    kept = (
+        item.name
+        for item in declared_settings("meter", "track", "ship", "blob")
+        if not item.metadata["in_project_file"] and not item.metadata["secret"]
+    )
+    return ", ".join(map(code, kept))
+
+
+def _rule_row(key: str) -> tuple[str, str, str, str]:
+    rule = RULES[key]
+    return code(key), rule.verdict, code(rule.setting or ""), rule.note
 
 
 def _settings_table(group: Group) -> str:
@@ -261,11 +292,13 @@ def commands_page() -> str:
 
 
 def command_words() -> Iterator[tuple[str, ...]]:
-    """Yield every command, and the tables of `catalogue`."""
+    """Yield every command, the tables of `catalogue` and what `config` does."""
     for name in command_line.COMMANDS:
         yield (name,)
         if name == "catalogue":
             yield from ((name, sub) for sub in (*TABLES, "refresh"))
+        if name == "config":
+            yield from ((name, sub) for sub in SUBCOMMANDS)
 
 
 def help_of(*words: str) -> str:
@@ -491,6 +524,69 @@ def _text_of(node: ast.stmt | None) -> str:
     return ""
 
 
+# --- metrics ------------------------------------------------------------------------------------
+
+UNITS: Final = ("joules", "grams", "watts", "seconds", "bytes", "litres", "ratio")
+"""Base units, as names of metrics carry them."""
+
+ENDPOINT_TEXTS: Final = {
+    "Sidecar": "`run` with `--listen`; in pods port 9877. Counters are those of the process, and hold "
+    "what is final: until it is settled where the pod runs (mostly a second, 75 s where IMDS is "
+    "blocked) they stay at 0. They never fall, and are the sums of the records that were written.",
+    "Node meter": "`node-meter`, port 9879. What became of its own records is told under the names of "
+    "the sidecar's: `emissions_journal_…`, `emissions_unshipped_…`, `emissions_shipped_…`, "
+    "`emissions_shipping_…`, `emissions_refused_segments_total`.",
+    "Collector": "`collector`, port 8080.",
+    "Webhook": "`webhook`, port 9443, https.",
+}
+ENDPOINT_METRICS: Final[Mapping[str, tuple[Metric, ...]]] = {
+    "Sidecar": (*energy_metrics.METRICS, *outbox.METRICS),
+    "Node meter": node_meter_metrics.METRICS,
+    "Collector": collector_metrics.METRICS,
+    "Webhook": injector_metrics.METRICS,
+}
+
+
+def metrics_page() -> str:
+    """Return every metric of every endpoint."""
+    parts = [
+        f"## {name}\n\n{ENDPOINT_TEXTS[name]}\n\n{table(METRIC_HEADING, map(_metric_row, metrics))}"
+        for name, metrics in ENDPOINT_METRICS.items()
+    ]
+    return page(
+        "Metrics",
+        "What `/metrics` of each service tells Prometheus, in base units. What is not known has no "
+        "series, or an empty label: never 0. How to scrape, alert and look: "
+        "[watch with Prometheus](../how-to/watch-with-prometheus.md).",
+        *parts,
+        "## All of them\n\nThe version, and what the process itself uses as prometheus-client tells it.",
+        table(METRIC_HEADING, (_metric_row(BUILD), *_process_rows())),
+    )
+
+
+METRIC_HEADING: Final = ("metric", "type", "unit", "labels", "meaning")
+
+
+def _metric_row(metric: Metric) -> tuple[str, str, str, str, str]:
+    labels = "; ".join(f"`{label.name}`: {label.meaning}" for label in metric.labels)
+    return code(metric.name), metric.kind, metric_unit(metric.name), labels, metric.help
+
+
+def metric_unit(name: str) -> str:
+    """Return the unit that a metric's name carries; a rate of units as it is spelled there."""
+    words = name.removesuffix("_total").split("_")
+    if "per" in words:
+        at = words.index("per")
+        return f"{words[at - 1]} per {words[at + 1]}"
+    return words[-1] if words[-1] in UNITS else ""
+
+
+def _process_rows() -> Iterator[tuple[str, str, str, str, str]]:
+    for family in ProcessCollector(registry=None).collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        yield code(name), family.type, metric_unit(name), "", family.documentation
+
+
 # --- all of it ----------------------------------------------------------------------------------
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
@@ -501,6 +597,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "files.md": files_page,
     "catalogue.md": catalogue_page,
     "constants.md": constants_page,
+    "metrics.md": metrics_page,
 }
 
 

@@ -70,15 +70,19 @@ def places(environ: Mapping[str, str], directory: Path) -> tuple[Place, ...]:
 
 def _named(name: str) -> FileLayer:
     place = Place(Path(name), name, is_trusted=True)
-    try:
-        content = _read(place.path)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(f"configuration file {name!r} cannot be read: {why}") from error
-    keys = _document(content, place)
+    keys = _document(read_named(name), place)
     if place.path.name == PYPROJECT:
         keys = _tool_table(keys, place)
     return _layer(keys, place)
+
+
+def read_named(name: str) -> bytes:
+    """Read a file that somebody named, up to `FILE_BYTES_MAX`. Raises SettingsError."""
+    try:
+        return _read(Path(name))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"configuration file {name!r} cannot be read: {why}") from error
 
 
 def _found(place: Place) -> FileLayer | None:

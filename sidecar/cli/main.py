@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "run": "meter this pod or machine until SIGTERM (the sidecar)",
     "exec": "run a command and meter it: exec [options] -- CMD …",
     "detect": "show what was found, where each value comes from, and what failed",
+    "config": "where settings may stand in files; take over CodeCarbon's configuration",
     "estimate": "what-if: energy and emissions of a VM size in a region",
     "report": "add up records per project",
     "verify": "check records: nothing lost, nothing twice, all adds up",
@@ -70,7 +71,7 @@ def usage() -> str:
             f"  {PROGRAM} estimate --vm-size Standard_NC24ads_A100_v4 --region westeurope --hours 1",
             f"  {PROGRAM} report ./emissions",
             "",
-            f"'{PROGRAM} COMMAND --help' tells more; settings are flags > EMISSIONS_* > defaults.",
+            f"'{PROGRAM} COMMAND --help' tells more; settings are flags > EMISSIONS_* > files > defaults.",
         )
     )
 

@@ -162,7 +162,7 @@ def own_words(words: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
 def test_a_documented_command_has_the_flags_it_is_shown_with(words: tuple[str, ...]) -> None:
     own = own_words(words)
-    command = tuple(own[:2]) if own[0] == "catalogue" else (own[0],)
+    command = tuple(own[:2]) if own[0] in ("catalogue", "config") else (own[0],)
     assert command in set(WRITER.command_words())
     known = set(re.findall(r"--[a-z-]+", WRITER.help_of(*command)))
     used = {word.partition("=")[0] for word in own if word.startswith("--")}
