@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from sidecar.amounts import counted
+from sidecar.carbon.intensity import IntensityFeed
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.estimate.attribution import shares_of
 from sidecar.estimate.emissions import Factors, estimate_window
@@ -100,6 +101,7 @@ class Parts:
     """What an agent is wired from; `boot_id` is unique for each start of a process.
 
     `open_transport` is called once, in the thread that ships; None leaves records on the volume.
+    Without `intensity`, the carbon intensity of the factors holds at all times.
     """
 
     settings: Settings
@@ -109,6 +111,7 @@ class Parts:
     reserved: Reservation = field(default_factory=Reservation)
     clock: Clock = field(default_factory=Clock)
     open_transport: Callable[[], Transport] | None = None
+    intensity: IntensityFeed | None = None
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
@@ -183,6 +186,8 @@ class Agent:
             self.begin()
         self._parts.meter.sample()  # opens the GPUs
         self._parts.identity.start()
+        if self._parts.intensity is not None:
+            self._parts.intensity.start()
         resolution = self._parts.identity.current()
         self._early_identity = resolution.identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
@@ -190,7 +195,7 @@ class Agent:
         clock, opener = self._parts.clock, self._parts.open_transport
         self.outbox = Outbox(self._settings, self._stem, opener, clock.monotonic_s)
         self.outbox.open()
-        if resolution.settled:
+        if self._is_settled():
             self._early = None
             self.outbox.release()
         record = self._start_record()
@@ -218,6 +223,8 @@ class Agent:
         self._export()
         self._side_files.release()
         self._parts.identity.close()
+        if self._parts.intensity is not None:
+            self._parts.intensity.close()
         self._parts.meter.close()
         if state.waiting_records:
             _log.error(
@@ -274,7 +281,9 @@ class Agent:
         """Let records go with what is known now of who and where; a late source has a last moment."""
         if self._early is not None and not self._parts.identity.current().settled:
             self._parts.identity.wait(LAST_ANSWER_S)
-        self._complete_early_windows()
+        if self._early is not None and self._parts.intensity is not None and not self._is_settled():
+            self._parts.intensity.wait(LAST_ANSWER_S)
+        self._complete_early_windows(is_last=True)
         self._early = None
         self._opened()[0].release()
         self._take_stand()
@@ -355,13 +364,28 @@ class Agent:
         _, totals = self._opened()
         self.standing = Standing(totals, self._last, is_final=self._early is None)
 
-    def _complete_early_windows(self) -> None:
-        """Write the early records anew, once, when the identity chain has settled."""
-        if self._early is None or not self._parts.identity.current().settled:
+    def _is_settled(self) -> bool:
+        """Whether the late sources have spoken: who and where, and then the carbon intensity there."""
+        if not self._parts.identity.current().settled:
+            return False
+        if self._parts.intensity is None:
+            return True
+        self._now()  # which says where
+        return self._parts.intensity.is_settled
+
+    def _complete_early_windows(self, *, is_last: bool = False) -> None:
+        """Write the early records anew, once, when the late sources have spoken.
+
+        The last time, a carbon intensity that has not come yet is not waited for.
+        """
+        if self._early is None:
+            return
+        if not (self._parts.identity.current().settled if is_last else self._is_settled()):
             return
         early, self._early = self._early, None
         outbox, _ = self._opened()
-        if self._parts.identity.current().identity != self._early_identity:
+        is_other = self._parts.identity.current().identity != self._early_identity
+        if is_other or self._parts.intensity is not None:
             records = [self._start_record(), *map(self._record_of, early)]
             totals = totals_of(records[0])
             for record in records:
@@ -376,11 +400,11 @@ class Agent:
         start_s = self._started_wall_s
         window = Window(start_s, start_s, 0.0, 0.0)
         occasion = Occasion(f"{self._stem}.0", window, "start")
-        return start_record(known.identity, known.factors, occasion)
+        return start_record(known.identity, self._during(known.factors, window), occasion)
 
     def _record_of(self, metered: _ClosedWindow) -> EmissionRecord:
-        known = self._now(metered.usage)
-        factors, parts = known.factors, self._parts
+        known, parts = self._now(metered.usage), self._parts
+        factors = self._during(known.factors, metered.window)
         gpu_count = factors.gpu_count(metered.usage)
         shares = shares_of(metered.usage, parts.reserved, gpu_count)
         estimate = estimate_window(metered.usage, shares, factors)
@@ -400,9 +424,18 @@ class Agent:
             identity = self._with_run(with_country(place.identity, catalogue))
             country = catalogue.country(identity.country_iso3) if identity.country_iso3 else None
             factors = choose_factors(place, self._settings, catalogue)
+            if self._parts.intensity is not None:
+                self._parts.intensity.aim(identity.region)
             self._known = _Known(place, identity, country.name if country else None, factors)
             self._warn_of_doubts(place)
         return self._known
+
+    def _during(self, factors: Factors, window: Window) -> Factors:
+        """Return the factors with the carbon intensity that held in a window, where it varies."""
+        if self._parts.intensity is None:
+            return factors
+        carbon = self._parts.intensity.during(window.start_s, window.end_s, factors.carbon)
+        return replace(factors, carbon=carbon)
 
     def _warn_of_doubts(self, place: Place) -> None:
         for text in doubts(place, self._parts.catalogue):

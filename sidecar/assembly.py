@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from sidecar.agent import Parts
+from sidecar.carbon.intensity import IntensityFeed
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.factors import choose_carbon_intensity, refuse_unknown_country
 from sidecar.gpu_meters import GpuFacts, Purpose, gpu_meter
@@ -57,6 +58,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
     settings = _annotated(settings, now.identity.annotations)
     with _blamed(settings, "energy_mix", "carbon_intensity"):
         choose_carbon_intensity(now.identity, settings, catalogue)
+    intensity = _intensity(settings, catalogue)
     _warn_of_untold_requests(ladder, reservation)
     return Parts(
         settings=settings,
@@ -70,7 +72,17 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         catalogue=catalogue,
         reserved=reservation,
         open_transport=opener,
+        intensity=intensity,
     )
+
+
+def _intensity(settings: Settings, catalogue: Catalogue) -> IntensityFeed | None:
+    """Open the source of carbon intensity over time; loaded only where one is chosen."""
+    if settings.intensity_source == "catalogue":
+        return None
+    from sidecar.carbon.choose import intensity_feed  # noqa: PLC0415
+
+    return intensity_feed(settings, catalogue)
 
 
 def _annotated(settings: Settings, annotations: Mapping[str, str]) -> Settings:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sidecar.carbon.api import IntensityApi
-from sidecar.carbon.feed import FixedFeed, IntensityFeed, LiveFeed, ZoneOf
+from sidecar.carbon.feed import FixedFeed, LiveFeed, ZoneOf
+from sidecar.carbon.intensity import IntensityFeed
 from sidecar.carbon.keeper import IntensityKeeper
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.settings import Settings, SettingsError, origin_of

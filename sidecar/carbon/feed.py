@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 from sidecar.carbon.intensity import CarbonIntensity
 from sidecar.carbon.keeper import IntensityKeeper
@@ -31,31 +31,6 @@ ZoneOf = Callable[[str | None], str | None]
 """Return the zone of an Azure region; None where there is none."""
 
 _log = logging.getLogger(__name__)
-
-
-class IntensityFeed(Protocol):
-    """What the loop needs of carbon intensity over time."""
-
-    def start(self) -> None:
-        """Begin to keep it fresh; never waits."""
-
-    def aim(self, region: str | None) -> None:
-        """Say where the machine is, as far as is known by now; never waits."""
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the first answer for this place has come, or will not come soon."""
-        ...
-
-    def wait(self, timeout_s: float) -> None:
-        """Wait at most so long for that."""
-
-    def during(self, start_s: float, end_s: float, otherwise: CarbonIntensity) -> CarbonIntensity:
-        """Return what held from start to end (seconds since the epoch); else the fallback, marked."""
-        ...
-
-    def close(self) -> None:
-        """Stop, without waiting."""
 
 
 class FixedFeed:

@@ -41,6 +41,31 @@ class IntensitySource(Protocol):
         ...
 
 
+class IntensityFeed(Protocol):
+    """What the loop needs of carbon intensity over time."""
+
+    def start(self) -> None:
+        """Begin to keep it fresh; never waits."""
+
+    def aim(self, region: str | None) -> None:
+        """Say where the machine is, as far as is known by now; never waits."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the first answer for this place has come, or will not come soon."""
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait at most so long for that."""
+
+    def during(self, start_s: float, end_s: float, otherwise: CarbonIntensity) -> CarbonIntensity:
+        """Return what held from start to end (seconds since the epoch); else the fallback, marked."""
+        ...
+
+    def close(self) -> None:
+        """Stop, without waiting."""
+
+
 class ForcedIntensity:
     """The value the user set, in gCO2e/kWh. Raises ValueError outside 0 to 5000."""
 
