@@ -238,8 +238,10 @@ class PhaseClock:
         phase = next(reversed(self._open.values()), None)
         if phase != self._phase:
             now_s = self._monotonic_s()
+            if now_s - self._since_s >= SLIVER_S:
+                self._before = self._phase
             self._ledger.add(self._phase, now_s - self._since_s)
-            self._before, self._phase, self._since_s = self._phase, phase, max(self._since_s, now_s)
+            self._phase, self._since_s = phase, max(self._since_s, now_s)
 
     def _tell(self) -> None:
         changed = self.changed
@@ -310,11 +312,11 @@ class PhaseBook:
             self._advance(self._monotonic_s())
             client = self._client(name)
             parts = self._parts(told)
+            if client.uncounted_s >= SLIVER_S:
+                client.before = client.phase
             self._count(client, parts)
             phase = None if told.phase is None else self._ledger.known(told.phase)
-            is_new = phase != client.phase
-            if is_new:
-                client.before, client.phase = client.phase, phase
+            is_new, client.phase = phase != client.phase, phase
             is_flipping = len(parts) > 1 and told.elapsed_s < 2 * TELL_PERIOD_S
             client.mix = parts if is_flipping else {}
             client.told_s = self._since_s
