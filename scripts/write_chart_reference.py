@@ -1,8 +1,10 @@
-"""Write the README of the Helm chart from Chart.yaml and the comments of values.yaml.
+"""Write what of the Helm chart follows from elsewhere: its README, and the settings its schema knows.
 
 usage: python scripts/write_chart_reference.py [CHART]
 
-A value is described by the comment `# -- …` above it; further comment lines continue it.
+The README is made from Chart.yaml and the comments of values.yaml: a value is described by the comment
+`# -- …` above it; further comment lines continue it. The schema knows the sidecar's settings, so that a
+misspelt one is refused at once: in a pod it would let the sidecar stand by, and meter nothing.
 """
 
 import json
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from sidecar.settings import declared_settings, environment_name
 
 CHART: Final = Path(__file__).parent.parent / "helm/emissions-sidecar"
 
@@ -107,10 +111,21 @@ def readme(chart: Path) -> str:
     )
 
 
+def schema(chart: Path) -> str:
+    """Return the schema of the values, with the names of all settings."""
+    content = json.loads((chart / "values.schema.json").read_text())
+    content["definitions"]["setting"] = {
+        "description": "A setting of the sidecar; written by make docs",
+        "enum": sorted(environment_name(item.name) for item in declared_settings()),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
 def main(arguments: list[str]) -> int:
-    """Write README.md beside Chart.yaml."""
+    """Write README.md and values.schema.json beside Chart.yaml."""
     chart = Path(arguments[0]) if arguments else CHART
     (chart / "README.md").write_text(readme(chart))
+    (chart / "values.schema.json").write_text(schema(chart))
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 from sidecar.identity.bounded import read_bounded, reason, shown
 from sidecar.injector.pod_requests import REQUEST_VARIABLES
 from sidecar.injector.pod_shape import JsonObject, as_object, object_at, objects_at
-from sidecar.settings import SettingsError
+from sidecar.settings import SettingsError, load_settings
 
 _MAX_BYTES: Final = 1024**2
 _SERVICE: Final = re.compile(r"https?://[^/:]+\.svc(?:[.:/]|$)")
@@ -152,6 +152,9 @@ def _check_environment(container: JsonObject) -> None:
         raise ValueError(f"container.env must leave {', '.join(REQUEST_VARIABLES)} to the injector")
     for variable in objects_at(container, "env"):
         _check_variable(variable)
+    # A sidecar with a bad setting stands by: no pod would be metered, and each says it was injected.
+    texts = {str(one["name"]): str(one.get("value", "")) for one in objects_at(container, "env")}
+    load_settings({}, texts)
 
 
 def _check_variable(variable: JsonObject) -> None:

@@ -29,11 +29,16 @@ class ApiServer:
 
     directory: Path
     injects: bool = True
+    environment: tuple[dict[str, str], ...] = ()
     asked: list[tuple[str, str]] = field(default_factory=list)
     port: int = 0
 
     def admitted(self, pod: dict[str, Any]) -> dict[str, Any]:
-        return patched(pod, inject(pod, {}, default_config()).operations) if self.injects else pod
+        if not self.injects:
+            return pod
+        result = patched(pod, inject(pod, {}, default_config()).operations)
+        result["spec"]["initContainers"][0]["env"] += self.environment
+        return result
 
     def run_script(self) -> subprocess.CompletedProcess[str]:
         environ = {
@@ -101,3 +106,12 @@ def test_it_fails_and_says_what_to_look_at_where_nothing_injects(api_server: Api
     run = api_server.run_script()
     assert run.returncode == 1
     assert "no sidecar in the annotated pod; status: none. Is the injector ready?" in run.stderr
+
+
+def test_it_fails_where_the_sidecar_would_stand_by_for_a_bad_setting(api_server: ApiServer) -> None:
+    """Policy mode has no process that could refuse the value before the first pod has it."""
+    api_server.environment = ({"name": "EMISSIONS_PUE", "value": "twelve"},)
+    run = api_server.run_script()
+    assert run.returncode == 1
+    assert "the sidecar would meter nothing: environment EMISSIONS_PUE: " in run.stderr
+    assert "Traceback" not in run.stderr

@@ -46,6 +46,7 @@ WRONG = (
     "sidecar.clusterName= ",
     "fullnameOverride=a.b",
     "sidecar.extraEnv[0].name=A",
+    "sidecar.extraEnv[0].name=EMISSIONS_REGOIN,sidecar.extraEnv[0].value=westeurope",
     "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].value=x,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=metadata.name",
     "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.secretKeyReff.name=x",
     "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=spec.nothing",
@@ -68,6 +69,7 @@ RIGHT = (
     "sidecar.resources.cpu=0.1",
     "sidecar.interval=5m",
     "metrics.podMonitor.interval=1h",
+    "sidecar.extraEnv[0].name=EMISSIONS_REGION,sidecar.extraEnv[0].value=westeurope",
     "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=metadata.annotations['a/b']",
     OPTIONAL,
 )

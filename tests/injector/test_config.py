@@ -49,6 +49,17 @@ def test_the_shipped_configuration_is_valid() -> None:
             [{"name": "A", "valueFrom": {"secretKeyReff": {"name": "s", "key": "k"}}}],
             "must be one of",
         ),
+        (
+            ("container", "env"),
+            [{"name": "EMISSIONS_REGOIN", "value": "westeurope"}],
+            "EMISSIONS_REGOIN: there is no such setting; did you mean EMISSIONS_REGION",
+        ),
+        (
+            ("container", "env"),
+            [{"name": "EMISSIONS_PUEE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+            "there is no such setting",
+        ),
+        (("container", "env"), [{"name": "EMISSIONS_PUE", "value": "twelve"}], "EMISSIONS_PUE"),
         (("volumes", 0), {"name": "emissions", "secret": {"secretName": "s"}}, "must be optional"),
         (("container", "readinessProbe"), {}, "readinessProbe"),
         (("container", "restartPolicy"), None, "Always"),

@@ -1,4 +1,4 @@
-"""Creates an annotated pod as a dry run, and looks whether the sidecar is in it. Exits with 1 if not."""
+"""Creates an annotated pod as a dry run; exits with 1 unless a sidecar that can meter is in it."""
 
 import json
 import os
@@ -7,6 +7,8 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from sidecar.settings import SettingsError, load_settings
 
 ACCOUNT = Path(os.environ.get("ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 HOST = os.environ["KUBERNETES_SERVICE_HOST"]
@@ -76,7 +78,13 @@ else:
         f"{pod['metadata']['annotations'].get('emissions/status', 'none')}. "
         "Is the injector ready? Is the namespace excluded?"
     )
-environment = {one["name"]: one.get("value") for one in first["env"]}
+environment = {one["name"]: one.get("value", "") for one in first["env"]}
+try:
+    load_settings({}, environment)
+except SettingsError as error:
+    raise SystemExit(
+        f"the sidecar would meter nothing: {error}; correct the chart's values"
+    ) from error
 if environment.get("EMISSIONS_REQUESTS_CPU") != "1000m":
     raise SystemExit(
         f"EMISSIONS_REQUESTS_CPU is {environment.get('EMISSIONS_REQUESTS_CPU')}, not 1000m"
