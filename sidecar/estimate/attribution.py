@@ -17,6 +17,9 @@ MEASURED: Final = frozenset[PodMethod](
 )
 """The methods that count CPU time; what they tell comes before what reservations suggest."""
 
+LATE: Final = frozenset[PodMethod]({"kubelet", "metrics-api"})
+"""Those of them whose CPU figures are of some seconds ago, and blurred by some seconds more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -96,8 +99,9 @@ def _rest(usage: NodeUsage) -> Shares:
 def _busy_part(usage: NodeUsage) -> float | None:
     """Return ΔT_p / max(Δbusy, ΔT_p).
 
-    /proc/stat counts in ticks, a cgroup in microseconds, and a source may answer late: ΔT_p may
-    exceed Δbusy.
+    Both are of the same time (`meters.usage`). But /proc/stat counts in ticks, a cgroup in
+    microseconds, and a source that looks now and then draws a line between its looks: ΔT_p may exceed
+    Δbusy a little.
     """
     used_s, busy_s = usage.pod_cpu_s, usage.cpu_busy_s
     if used_s is None or busy_s is None:

@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from sidecar.meters.gpu_meter import GpuMeter
+from sidecar.meters.node_history import NodeHistory
 from sidecar.meters.pod.ladder import PodLadder, RungStatus
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
-from sidecar.meters.reading import MeterStatus, NodeReading
+from sidecar.meters.reading import MeterStatus, NodeReading, PodReading
 
 
 class NodeMeter:
@@ -31,12 +33,14 @@ class NodeMeter:
         self._pod_ladder = pod_ladder
         self._clock = clock
         self._lock = threading.Lock()
+        self._history = NodeHistory()
+        self._is_late = False
 
     @property
     def needs_sampling(self) -> bool:
         """Whether `sample` has anything to do between two readings."""
         parts = (self._rapl, self._gpus, self._pod_ladder)
-        return any(part.needs_sampling for part in parts)
+        return self._is_late or any(part.needs_sampling for part in parts)
 
     def sample(self) -> None:
         """Take what must be looked at each second; cheap where there is no such thing."""
@@ -44,6 +48,9 @@ class NodeMeter:
             self._rapl.sample()
             self._gpus.sample(self._clock())
             self._pod_ladder.sample()
+            now_s = self._clock()
+            if self._is_late and self._history.is_due(now_s):
+                self._history.add(now_s, self._proc.cpu(), self._rapl.read())
 
     def read(self, *, gpus: bool = True) -> NodeReading:
         """Read everything. A meter that fails leaves its part None (or empty), never raises.
@@ -52,14 +59,22 @@ class NodeMeter:
         """
         with self._lock:
             now_s = self._clock()
+            cpu, rapl = self._proc.cpu(), self._rapl.read()
+            pod = self._pod_ladder.read()  # before the GPUs, which may take a second
+            self._history.add(now_s, cpu, rapl)
+            self._is_late = any(reading.age_s > 0 for reading in pod)
             return NodeReading(
                 monotonic_s=now_s,
-                cpu=self._proc.cpu(),
+                cpu=cpu,
                 memory=self._proc.memory(),
-                rapl=self._rapl.read(),
+                rapl=rapl,
                 gpus=self._gpus.read(now_s) if gpus else (),
-                pod=self._pod_ladder.read(),
+                pod=tuple(self._beside_its_node(reading, now_s) for reading in pod),
             )
+
+    def _beside_its_node(self, pod: PodReading, now_s: float) -> PodReading:
+        """Give a counter that is old the node's counters of its moment."""
+        return replace(pod, node_then=self._history.at(now_s - pod.age_s)) if pod.age_s else pod
 
     def status(self) -> tuple[MeterStatus, ...]:
         """How every meter does, for `detect`."""

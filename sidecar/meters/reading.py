@@ -61,6 +61,14 @@ class RaplReading:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCounters:
+    """The node's CPU time, and its package energy where there is a meter of it, at one moment."""
+
+    cpu: CpuReading
+    rapl: RaplReading | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GpuReading:
     """One GPU since the meter was opened.
 
@@ -102,6 +110,9 @@ class PodReading:
     between two readings are in it, where they sampled. `reserved_cpu_s` is the same of the CPUs
     reserved (only for `unallocated`, where pods come and go). Counters of one `method` continue
     each other while `epoch` is the same.
+
+    Sources that answer late tell `cpu_s` as it was `age_s` ago. `node_then` are the node's counters of
+    that moment (None = not known): two counters compare only over the same time.
     """
 
     cpu_s: float | None
@@ -110,6 +121,8 @@ class PodReading:
     method: PodMethod = "whole-node"
     epoch: int = 0
     reserved_cpu_s: float | None = None
+    age_s: float = 0.0
+    node_then: NodeCounters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +167,9 @@ class GpuUsage:
 class NodeUsage:
     """What the node, and this pod on it, used between two readings; times in seconds.
 
-    `pod_method` is the best source that answered at both ends.
+    `pod_method` is the best source that answered at both ends. Where it answers late, all CPU figures
+    (`cpu_busy_s`, `cpu_total_s`, `package_energy_uj`, `pod_cpu_s`) are of the time it tells of, which is
+    as long and some seconds earlier.
     """
 
     duration_s: float

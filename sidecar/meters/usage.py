@@ -23,10 +23,10 @@ def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
     Memory is the mean of both instants. A GPU that only `after` knows counts from its first sight.
     """
     duration_s = max(0.0, after.monotonic_s - before.monotonic_s)
-    cpu_busy_s, cpu_total_s = _cpu_between(before.cpu, after.cpu)
     memory = after.memory or before.memory
     known = {(gpu.uuid, gpu.meter): gpu for gpu in before.gpus}
     pod_before, pod_after = _pod_ends(before.pod, after.pod)
+    cpu_busy_s, cpu_total_s, package_energy_uj = _node_between(before, after, pod_before, pod_after)
     return NodeUsage(
         duration_s=duration_s,
         cpus=after.cpu.cpus if after.cpu else None,
@@ -34,7 +34,7 @@ def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
         cpu_total_s=cpu_total_s,
         memory_total_gib=memory.total_bytes / BYTES_PER_GIB if memory else None,
         memory_used_gib=_mean_gib(_used_bytes(before.memory), _used_bytes(after.memory)),
-        package_energy_uj=_package_energy_between(before.rapl, after.rapl),
+        package_energy_uj=package_energy_uj,
         gpus=tuple(
             _gpu_between(known.get((gpu.uuid, gpu.meter)), gpu, duration_s) for gpu in after.gpus
         ),
@@ -63,6 +63,21 @@ def _forward(before: float | None, after: float | None) -> float | None:
         return None
     step = after - before
     return step if math.isfinite(step) and step >= 0 else None
+
+
+def _node_between(
+    before: NodeReading, after: NodeReading, pod_before: PodReading, pod_after: PodReading
+) -> tuple[float | None, float | None, int | None]:
+    """Return busy and total CPU time and package energy, over the time that the pod's counter is of.
+
+    Where that is not known (metering has just begun), or not as long, over the window itself.
+    """
+    then_before, then_after = pod_before.node_then, pod_after.node_then
+    if then_before is None or then_after is None or pod_before.age_s != pod_after.age_s:
+        busy_s, total_s = _cpu_between(before.cpu, after.cpu)
+        return busy_s, total_s, _package_energy_between(before.rapl, after.rapl)
+    busy_s, total_s = _cpu_between(then_before.cpu, then_after.cpu)
+    return busy_s, total_s, _package_energy_between(then_before.rapl, then_after.rapl)
 
 
 def _cpu_between(

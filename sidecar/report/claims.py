@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from sidecar.estimate.attribution import MEASURED
+from sidecar.estimate.attribution import LATE, MEASURED
 from sidecar.record import EmissionRecord, GpuRecord
 from sidecar.report.settle import NO_UUID, Claim, DeviceClaim
 from sidecar.segment import NotASegment, SegmentName
@@ -90,6 +90,7 @@ class _Row(NamedTuple):
     sequence: int
     is_nodes_own: int
     is_measured: int
+    is_late: int
     cpu_rank: int
     gpu_rank: int
     first_device: int
@@ -103,7 +104,7 @@ class _Row(NamedTuple):
     node_gpu_energy_kwh: float
 
 
-_CODES: Final = dict(zip(_Row._fields, "iiqbbbiq" + "d" * 8, strict=True))
+_CODES: Final = dict(zip(_Row._fields, "iiqbbbbiq" + "d" * 8, strict=True))
 _ENERGIES: Final = _Row._fields[-6:]
 
 
@@ -139,7 +140,8 @@ class Claims:
                 place.name.sequence,
                 is_nodes_own,
                 is_measured(record.pod_method),
-                10 * is_nodes_own + (record.cpu_power_method == "rapl"),
+                is_late(record.pod_method),
+                _cpu_rank(record, is_nodes_own=is_nodes_own),
                 _gpu_rank(record, is_nodes_own=is_nodes_own),
                 first_device,
                 place.start_s,
@@ -195,6 +197,7 @@ class Claims:
             energy_kwh=entry[-6:-3],
             node_kwh=entry[-3:],
             devices=tuple(DeviceClaim(*device) for device in devices),
+            is_late=bool(entry.is_late),
         )
 
     def _add_device(self, gpu: GpuRecord) -> None:
@@ -214,12 +217,23 @@ class Claims:
         return self._columns[_Row._fields.index(name)]
 
 
-_NOWHERE: Final = _Row(_UNKNOWN, _UNKNOWN, 0, 0, 0, 0, 0, 0, *[math.nan] * 8)
+_NOWHERE: Final = _Row(_UNKNOWN, _UNKNOWN, 0, 0, 0, 0, 0, 0, 0, *[math.nan] * 8)
 
 
 def is_measured(pod_method: str | None) -> bool:
     """Whether the pod's use was measured: by each of the methods, where windows were merged."""
     return pod_method is not None and set(pod_method.split(" + ")) <= MEASURED
+
+
+def is_late(pod_method: str | None) -> bool:
+    """Whether any of its methods tells CPU figures of some seconds ago."""
+    return pod_method is not None and not LATE.isdisjoint(pod_method.split(" + "))
+
+
+def _cpu_rank(record: EmissionRecord, *, is_nodes_own: bool) -> int:
+    """Rank who has a counter of energy, then whose figures are of the window itself."""
+    sight = 2 * (record.cpu_power_method == "rapl") + (not is_late(record.pod_method))
+    return 10 * is_nodes_own + sight
 
 
 def _can_be_compared(record: EmissionRecord, energies: list[float | None]) -> bool:

@@ -14,10 +14,17 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from sidecar.estimate.attribution import MEASURED
+from sidecar.estimate.attribution import LATE, MEASURED
 from sidecar.report.claims import NODES_OWN
 from sidecar.report.columns import BY_RESERVATION, COLUMNS, DERIVED, KEPT, SHARE_MAX
-from sidecar.report.settle import COMPONENTS, LEAST_KWH, LEAST_SHARE, ROUNDING, TOUCH_S
+from sidecar.report.settle import (
+    COMPONENTS,
+    LATE_SPAN_S,
+    LEAST_KWH,
+    LEAST_SHARE,
+    ROUNDING,
+    TOUCH_S,
+)
 from sidecar.windows import GAP_TOLERANCE_S
 
 _TYPES: Final = {
@@ -155,7 +162,9 @@ def claims(placed: ir.Table) -> ir.Table:
     sight = ibis.cases(
         (gpu_method.contains("table"), 0), (gpu_method.contains("utilization"), 1), else_=2
     )
-    cpu_rank = own.cast("int64") * 10 + _is(placed.cpu_power_method == "rapl").cast("int64")
+    late = _is(placed.pod_method.re_search(rf"(^| )({'|'.join(sorted(LATE))})( |$)"))
+    rapl = _is(placed.cpu_power_method == "rapl")
+    cpu_rank = own.cast("int64") * 10 + rapl.cast("int64") * 2 + (~late).cast("int64")
     gpus = ibis.least(placed.gpus.length(), 9_999)
     gpu_rank = own.cast("int64") * 1_000_000 + gpus * 10 + sight
     grams = ibis.ifelse(
@@ -163,7 +172,9 @@ def claims(placed: ir.Table) -> ir.Table:
         placed.pue * placed.carbon_intensity_g_per_kwh,
         ibis.null("float64"),
     )
-    table = placed.mutate(own=own, measured=measured, rank_of_gpus=gpu_rank, grams_per_kwh=grams)
+    table = placed.mutate(
+        own=own, measured=measured, late=late, rank_of_gpus=gpu_rank, grams_per_kwh=grams
+    )
     ranks = {"cpu": cpu_rank, "ram": cpu_rank, "gpu": gpu_rank}
     columns: dict[str, Any] = {}
     for name in COMPONENTS:
@@ -239,6 +250,7 @@ def stretches(claimed: ir.Table, devices_of: ir.Table) -> ir.Table:
         "first_end_s": claimed.until_s.min(),
         "end_s": claimed.until_s.max(),
         "is_set_back": claimed.is_set_back.any(),
+        "is_late": claimed.late.any(),
         "node_name": claimed.node_name.min(),
         "grams_per_kwh": claimed.grams_per_kwh.mean(),
         "most_gpus": claimed.gpus.length().max(),
@@ -269,7 +281,15 @@ def _judged(summed: ir.Table) -> ir.Table:
     for name in COMPONENTS:
         pool, measured = _known(table[f"node_{name}"]), table[f"measured_{name}"]
         is_simple &= _fits(pool, measured, table[f"estimated_{name}"])
-    return table.mutate(is_simple=is_simple)
+    return _with_blurred(table.mutate(is_simple=is_simple))
+
+
+def _with_blurred(judged: ir.Table) -> ir.Table:
+    """Let no stretch of ten minutes be simple where one is not and answers are late: they may be joined."""
+    table = judged.mutate(span=(judged.start_s / LATE_SPAN_S).floor())
+    span = {"group_by": ["node_key", "span"]}
+    is_late, is_hard = table.is_late.any().over(**span), (~table.is_simple).any().over(**span)
+    return table.mutate(is_simple=table.is_simple & ~(is_late & is_hard)).drop("span")
 
 
 def balances(simple: ir.Table) -> ir.Table:

@@ -73,6 +73,12 @@ SETTLED: Final = Kind(
     "from estimated shares first",
     is_violation=False,
 )
+BLURRED: Final = Kind(
+    "blurred",
+    "pods of a node whose CPU time is told late (kubelet, metrics-api) claim more than it had in these "
+    "minutes: `report` takes it off",
+    is_violation=False,
+)
 UNCLEAR: Final = Kind(
     "not comparable",
     "windows overlap, or shares exceed 1, where the wall clock was set back: they may be apart",

@@ -12,13 +12,20 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sidecar.estimate.attribution import LATE
 from sidecar.record import EmissionRecord
-from sidecar.report.claims import NODES_OWN, Claims, Nodes, Place, is_measured
+from sidecar.report.claims import NODES_OWN, Claims, Nodes, Place, is_late, is_measured
 
 EVENTS: Final = ("start", "window", "end")
 
-FAMILIES: Final = ("measured", "requests", "whole-node", "mixed", "node's own")
-"""Ways to find shares: sidecars of one family conserve energy without talking to one another."""
+FAMILIES: Final = (
+    "measured", "kubelet", "metrics-api", "requests", "whole-node", "mixed", "node's own",
+)  # fmt: skip
+"""Ways to find shares: sidecars of one family conserve energy without talking to one another.
+
+Those that answer late are each their own: they tell of different moments, and in single windows a
+burst may be blurred into the next.
+"""
 
 STATIC: Final = (FAMILIES.index("requests"), FAMILIES.index("whole-node"))
 """Those that do not depend on what was used in the window."""
@@ -63,6 +70,11 @@ class Entry(NamedTuple):
     def is_static(self) -> bool:
         """Whether its shares do not depend on what was used in the window."""
         return self.family in STATIC
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its CPU figures are blurred over the windows beside it."""
+        return FAMILIES[self.family] in LATE
 
     @property
     def is_nodes_own(self) -> bool:
@@ -175,7 +187,7 @@ def _column(name: str) -> "Column":
 
 def family_of(pod_method: str | None) -> int:
     """Return the place in `FAMILIES`; a record without a method is taken for a measured one."""
-    if pod_method is None or is_measured(pod_method):
+    if pod_method is None or (is_measured(pod_method) and not is_late(pod_method)):
         return 0
     if pod_method == NODES_OWN:
         return FAMILIES.index("node's own")

@@ -22,6 +22,10 @@ A stretch is the shortest time that no window reaches out of: with windows of on
 window, with 15 s beside 60 s a minute. So every record lies in one stretch as a whole; only the cap at a
 moment spreads it, evenly over its window. Shorter would be wrong: a record of 60 s does not say when in
 the minute its energy was used.
+
+Sources that look now and then (`Claim.is_late`) blur a burst into the windows beside it. Over all
+windows their sums are right, so where such a stretch does not fit, all of the same ten minutes are
+settled as one: what does not fit in one window fits in the next.
 """
 
 import itertools
@@ -38,6 +42,9 @@ TOUCH_S: Final = 0.002
 
 NO_UUID: Final = -1
 """Stands for the GPUs that only the VM's size tells of: nobody can say which of them is which."""
+
+LATE_SPAN_S: Final = 600.0
+"""Ten minutes of the clock: many times what late answers blur, and a part of a day."""
 
 LEAST_KWH: Final = 1e-18
 """Some picojoules: less is no energy, and would be divided by."""
@@ -64,7 +71,8 @@ class Claim(NamedTuple):
     `row` is the caller's name for it, `boot` the process that wrote it. `rank` tells who knows the node
     better (higher), for each component. With `is_nodes_own` it is the node meter's: it says what the
     node used (`node_kwh`) and what no pod did (`energy_kwh`), and claims nothing. The window has a
-    length, and energies are finite and not negative.
+    length, and energies are finite and not negative. With `is_late` CPU energy may be of the windows
+    beside it.
     """
 
     row: int
@@ -77,6 +85,7 @@ class Claim(NamedTuple):
     energy_kwh: tuple[float, float, float]
     node_kwh: tuple[float, float, float]
     devices: tuple[DeviceClaim, ...] = ()
+    is_late: bool = False
 
 
 class Part(NamedTuple):
@@ -134,7 +143,23 @@ class Stretch:
 
 def settle(claims: Iterable[Claim]) -> Iterator[Stretch]:
     """Settle the claims of one node, given in the order of their starts; one stretch at a time."""
-    return map(settle_stretch, stretches(claims))
+    for _, span in itertools.groupby(stretches(claims), key=_span):
+        apart = [settle_stretch(stretch) for stretch in span]
+        if len(apart) > 1 and _is_blurred(apart):
+            yield settle_stretch([claim for stretch in apart for claim in stretch.claims])
+        else:
+            yield from apart
+
+
+def _span(stretch: Sequence[Claim]) -> float:
+    """Return which ten minutes of the clock a stretch begins in."""
+    return stretch[0].start_s // LATE_SPAN_S
+
+
+def _is_blurred(apart: Sequence[Stretch]) -> bool:
+    """Whether CPU claims are cut in some of these stretches, and late answers may be why."""
+    is_late = any(claim.is_late for stretch in apart for claim in stretch.claims)
+    return is_late and any(parts[CPU] < 1 for stretch in apart for parts in stretch.kept or ())
 
 
 def stretches(claims: Iterable[Claim]) -> Iterator[list[Claim]]:

@@ -20,6 +20,7 @@ from sidecar.report.arithmetic import ABSOLUTE, RELATIVE, check_sums
 from sidecar.report.balance import NOTEWORTHY, Balance
 from sidecar.report.claims import NoPlaceInTime
 from sidecar.report.findings import (
+    BLURRED,
     CONFLICT,
     DUPLICATE,
     NODE_ENERGY,
@@ -33,10 +34,13 @@ from sidecar.report.findings import (
 from sidecar.report.history import check_boot, check_pod
 from sidecar.report.ledger import Boot, Ledger
 from sidecar.report.read import LeftOut
-from sidecar.report.settle import COMPONENTS, Stretch, settle
+from sidecar.report.settle import COMPONENTS, CPU, Stretch, settle
 from sidecar.report.sharing import are_alike, check_node
 from sidecar.segment import COMPRESSED_SUFFIX, HANDED_OVER, SUFFIX
 from sidecar.windows import rfc3339
+
+LATE_S: Final = 180.0
+"""So many seconds of the node's mean power may late answers blur into a stretch at both of its ends."""
 
 _TOTALED: Final = ("duration_s", "gap_s", "energy_kwh", "facility_energy_kwh", "emissions_g")
 
@@ -174,9 +178,10 @@ def _settled(ledger: Ledger, rows_of_boots: dict[int, list[int]], found: Finding
 
 
 def _check_stretch(ledger: Ledger, stretch: Stretch, node: str, found: Findings) -> None:
-    """Check that a settled stretch has no more than the node, and tell where methods that mix were cut.
+    """Check that a settled stretch has no more than the node, and tell what was cut.
 
-    Of one method, what is cut is the rounding of ticks and late answers, or `sharing` has found it.
+    Of one method that is the rounding of ticks, or `sharing` has found it; of a late one what is
+    blurred, and a violation where that cannot be.
     """
     about = {"node": node, **_span(stretch)}
     for name, balance in zip(COMPONENTS, stretch.balances, strict=True):
@@ -187,15 +192,24 @@ def _check_stretch(ledger: Ledger, stretch: Stretch, node: str, found: Findings)
     cut = [
         item for item in stretch.balances if item.claimed - item.pods > NOTEWORTHY * item.claimed
     ]
-    families = ledger.column("family")
+    if not cut:
+        return
     pods = [claim for claim in stretch.claims if not claim.is_nodes_own]
-    if cut and not are_alike(int(families[claim.row]) for claim in pods):
-        claimed, kept = (sum(item.claimed for item in cut), sum(item.pods for item in cut))
-        boots = len({claim.boot for claim in pods})
-        found.add(SETTLED, **about, pods=boots, claimed_kwh=claimed, kept_kwh=kept)
+    about["pods"] = len({claim.boot for claim in pods})
+    claimed, kept = (sum(item.claimed for item in cut), sum(item.pods for item in cut))
+    families = ledger.column("family")
+    if not are_alike(int(families[claim.row]) for claim in pods):
+        found.add(SETTLED, **about, claimed_kwh=claimed, kept_kwh=kept)
+    elif any(claim.is_late for claim in pods):
+        cpu = stretch.balances[CPU]
+        at_most = cpu.node * (1 + LATE_S / (stretch.end_s - stretch.start_s))
+        if cpu.claimed > at_most:
+            numbers = {"found": cpu.claimed, "at_most": at_most}
+            found.add(NODE_ENERGY, **about, column="cpu_energy_kwh", **numbers)
+        found.add(BLURRED, **about, claimed_kwh=claimed, kept_kwh=kept)
 
 
-def _span(stretch: Stretch) -> dict[str, str]:
+def _span(stretch: Stretch) -> dict[str, Any]:
     return {"window_start": rfc3339(stretch.start_s), "window_end": rfc3339(stretch.end_s)}
 
 

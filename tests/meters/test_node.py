@@ -1,5 +1,6 @@
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sidecar.meters.pod.source import PodSource
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
+from sidecar.meters.reading import MeterStatus, PodMethod, PodReading
 from sidecar.meters.usage import usage_between
 from tests.fakes.nvml.fixture import FakeNvml
 from tests.fakes.trees import PowercapTree, ProcTree
@@ -91,6 +93,48 @@ def test_a_machine_that_shows_nothing_still_gives_a_reading(tmp_path: Path):
     assert not meter.needs_sampling
     names = [status.name for status in meter.status()]
     assert names == ["cpu-time", "memory", "rapl", "nvml", "pod"]
+
+
+@dataclass
+class LateSource:
+    """A source whose counter is of half a minute ago."""
+
+    name: PodMethod = "kubelet"
+    needs: str = ""
+    is_local: bool = True
+    needs_sampling: bool = False
+
+    def sample(self) -> None:
+        """Nothing."""
+
+    def read(self) -> PodReading:
+        return PodReading(1.0, None, method=self.name, age_s=30.0)
+
+    def status(self) -> tuple[MeterStatus, ...]:
+        return ()
+
+
+def test_a_counter_of_half_a_minute_ago_comes_with_the_nodes_of_that_moment(
+    proc_tree: ProcTree, powercap: PowercapTree
+):
+    powercap.zone("intel-rapl:0", "package-0", 0)
+    clock = Clock()
+    meter = node(proc_tree.root, powercap.root, clock, LateSource())
+    told = []
+    for second in range(0, 61, 5):
+        clock.now_s = 50.0 + second
+        proc_tree.stat(user=second, idle=9 * second)
+        powercap.count("intel-rapl:0", 1000 * second)
+        meter.sample()
+        if second % 15 == 0:
+            told.append(meter.read().pod[-1].node_then)
+    assert meter.needs_sampling
+    assert told[:2] == [None, None], "nobody saw the node then"
+    for then, second in zip(told[2:], (0, 15, 30), strict=True):
+        assert then is not None
+        assert (then.cpu.busy_s, then.cpu.total_s) == (second, 10 * second)
+        assert then.rapl is not None
+        assert then.rapl.energy_uj == 1000 * second
 
 
 def test_threads_that_sample_and_read_at_once_count_nothing_twice(

@@ -8,6 +8,7 @@ from sidecar.meters.reading import (
     CpuReading,
     GpuReading,
     MemoryReading,
+    NodeCounters,
     NodeReading,
     PodReading,
     RaplReading,
@@ -52,6 +53,35 @@ def test_two_readings_are_differenced():
     assert (usage.pod_cpu_s, usage.pod_working_set_gib) == (4.0, 2.0)
     (gpu,) = usage.gpus
     assert (gpu.energy_mj, gpu.utilization, gpu.metered_s) == (3000, pytest.approx(0.8), 15.0)
+
+
+def told_late(reading, busy_s, total_s, energy_uj, age_s=30.0):
+    """The reading with a pod whose counter is old, and the node's counters of that moment."""
+    then = NodeCounters(
+        CpuReading(busy_s, total_s, 2), RaplReading(energy_uj, domains=("package-0",))
+    )
+    (pod,) = reading.pod
+    return replace(reading, pod=(replace(pod, method="kubelet", age_s=age_s, node_then=then),))
+
+
+def test_what_is_told_late_compares_with_the_node_of_the_same_time():
+    usage = usage_between(told_late(BEFORE, 20, 140, 100), told_late(AFTER, 26, 170, 250))
+    assert (usage.pod_cpu_s, usage.cpu_busy_s, usage.cpu_total_s) == (4.0, 6.0, 30.0)
+    assert (usage.package_energy_uj, usage.duration_s) == (150, 15.0)
+
+
+def test_while_the_node_of_that_time_is_not_known_the_window_itself_counts():
+    unknown = told_late(BEFORE, 0, 0, 0)
+    unknown = replace(unknown, pod=(replace(unknown.pod[0], node_then=None),))
+    usage = usage_between(unknown, told_late(AFTER, 26, 170, 250))
+    assert (usage.cpu_busy_s, usage.cpu_total_s, usage.package_energy_uj) == (10.0, 30.0, 300)
+
+
+def test_a_lag_that_grew_in_the_window_leaves_no_time_to_compare():
+    usage = usage_between(
+        told_late(BEFORE, 20, 140, 100), told_late(AFTER, 18, 130, 90, age_s=60.0)
+    )
+    assert (usage.cpu_busy_s, usage.cpu_total_s, usage.package_energy_uj) == (10.0, 30.0, 300)
 
 
 def test_what_one_reading_lacks_is_none():

@@ -118,8 +118,11 @@ NAMES = st.sampled_from(
     ]
 )
 METHODS = st.sampled_from(
-    ["cgroup", "requests", "whole-node", "kubelet", "cgroup + requests", None, "unallocated"]
-)
+    [
+        "cgroup", "requests", "whole-node", "kubelet", "metrics-api", "cgroup + requests",
+        "kubelet + cgroup", None, "unallocated",
+    ]
+)  # fmt: skip
 ENERGY = st.one_of(st.none(), st.floats(0, 1e-3), st.sampled_from([0.0, 1e-4, 2e9]))
 USE = st.one_of(st.none(), st.floats(0, 1), st.sampled_from([-1.0, 1e300]))
 
@@ -276,3 +279,20 @@ def test_duckdb_adds_up_what_the_oracle_does(tmp_path_factory, fleet, selection,
     root = tmp_path_factory.mktemp("fleet")
     spread(root, fleet, data)
     check(root, selection)
+
+
+def test_what_is_told_late_is_settled_over_ten_minutes_alike(tmp_path):
+    begins_s = MIDNIGHT_S + DAY_S + 600.0
+    shares = {"a": [0.9, 0.9, 0.0, 0.2] * 11, "b": [0.0, 0.6, 0.6, 0.2] * 11}
+    lines = [
+        to_ndjson(
+            window(n + 1, begins_s + 15 * n, share=share, stem=f"{pod}.boot", pod_method="kubelet")
+        )
+        for pod, told in shares.items()
+        for n, share in enumerate(told)
+    ]
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "all.ndjson").write_text("".join(lines))
+    found = check(tmp_path)
+    (row,) = found.rows["total"]
+    assert row.measures.energy_taken_off_kwh == 0

@@ -435,3 +435,67 @@ def test_windows_that_never_end_together_are_settled_in_bounded_time():
     left = kept(claims)
     span_s = max(item.end_s for item in claims)
     assert sum(left.values()) == pytest.approx(span_s, rel=0.02)
+
+
+# -- answers that come late --------------------------------------------------------------------------
+
+
+def late(boot, energies, node=1.0, **columns):
+    """A pod's windows of 15 s one after the other, told late."""
+    return [
+        claim(boot, energy, node, (15.0 * n, 15.0 * (n + 1)), row=100 * boot + n, is_late=True)
+        for n, energy in enumerate(energies)
+    ]
+
+
+def test_what_is_blurred_into_the_next_window_is_left_to_its_pod():
+    first, second = late(1, [0.9, 0.9, 0.0]), late(2, [0.0, 0.6, 0.6])
+    assert kept([*first, *second]) == pytest.approx(
+        {100: 0.9, 101: 0.9, 102: 0.0, 200: 0.0, 201: 0.6, 202: 0.6}
+    )
+
+
+def test_beyond_what_the_node_had_in_ten_minutes_late_claims_are_cut_too():
+    left = kept([*late(1, [0.9] * 4), *late(2, [0.6] * 4)])
+    assert sum(left.values()) == pytest.approx(4.0)
+
+
+def test_ten_minutes_are_those_of_the_clock():
+    """So that a part of the records is settled as all of them are."""
+    span = [(600.0 - 15.0, 600.0), (600.0, 615.0)]
+    claims = [
+        claim(boot, energy, 1.0, span[n], row=10 * boot + n, is_late=True)
+        for boot, energies in ((1, (0.9, 0.1)), (2, (0.9, 0.1)))
+        for n, energy in enumerate(energies)
+    ]
+    left = kept(claims)
+    assert (left[10], left[20], left[11], left[21]) == pytest.approx((0.5, 0.5, 0.1, 0.1))
+
+
+def test_late_claims_that_fit_in_each_window_are_settled_window_by_window():
+    stretches = list(settle(sorted(late(1, [0.4] * 4) + late(2, [0.5] * 4), key=_start)))
+    assert len(stretches) == 4
+
+
+def test_claims_that_are_not_late_are_never_joined():
+    claims = [
+        item._replace(is_late=False)
+        for item in (*late(1, [0.9, 0.9, 0.0]), *late(2, [0.0, 0.6, 0.6]))
+    ]
+    assert kept(claims)[101] == pytest.approx(0.9 / 1.5)
+
+
+def test_who_tells_the_node_of_the_window_itself_knows_it_better_than_who_is_late():
+    records = [
+        window(stem=f"pod-{n}.boot", pod_method=m) for n, m in enumerate(["kubelet", "cgroup"])
+    ]
+    claims = Claims(Nodes())
+    for record in records:
+        claims.add(record, Place.of(record))
+    first, second = claims.of_node(0)
+    assert (first.is_late, second.is_late) == (True, False)
+    assert first.rank[CPU] < second.rank[CPU]
+
+
+def _start(item):
+    return item.start_s

@@ -331,6 +331,56 @@ def test_windows_of_one_name_are_not_of_quite_the_same_moments():
     assert violations(pods(0.52, 0.52, pod_method="process-tree")) == {}
 
 
+def told_late(stem, shares, method="kubelet"):
+    """A pod whose CPU time is told late: dynamic energy alone, so that its share is all that counts."""
+    records = Process(stem, Clock(TEN_S), share=0.0).begin()
+    for left in range(len(shares), 0, -1):
+        records.meter(event="end" if left == 1 else "window")
+    told = [records.records[0]]
+    for record, share in zip(records.records[1:], shares, strict=True):
+        energy = share * record.node_cpu_energy_kwh
+        changed = replace(record, pod_method=method, share_cpu=share, cpu_energy_kwh=energy)
+        told.append(add_up(changed))
+    return told
+
+
+TEN_S = START_S - START_S % 600
+"""Ten minutes of the clock begin here."""
+
+
+@pytest.mark.parametrize("method", ["kubelet", "metrics-api"])
+def test_what_is_told_late_may_exceed_a_single_window(method):
+    records = told_late("a.boot", [0.9, 0.9, 0, 0], method)
+    records += told_late("b.boot", [0, 0.6, 0.6, 0], method)
+    verdict = verdict_of(records)
+    assert (verdict.violations, verdict.notices) == ((), ())
+
+
+def test_what_late_answers_claim_too_much_in_ten_minutes_is_a_notice():
+    records = told_late("a.boot", [0.6] * 40) + told_late("b.boot", [0.5] * 40)
+    assert violations(records) == {}
+    assert notices(records) == {"blurred": 1}
+
+
+def test_what_no_late_answer_explains_is_a_violation():
+    records = told_late("a.boot", [0.9] * 40) + told_late("b.boot", [0.9] * 40)
+    found = only(verdict_of(records).violations)
+    assert (found.kind.name, found.examples[0]["column"]) == ("node energy", "cpu_energy_kwh")
+
+
+def test_of_pods_told_late_idle_shares_are_compared_in_each_window():
+    records = [replace(r, pod_method="kubelet") for r in pods(0.6, 0.6)]
+    assert "shares" in violations([replace(r, share_cpu=0.0) for r in records])
+
+
+def test_two_ways_to_be_late_are_not_compared():
+    first, second = pods(0.6, 0.6)
+    found = violations(
+        [replace(first, pod_method="kubelet"), replace(second, pod_method="metrics-api")]
+    )
+    assert found == {}
+
+
 def test_pods_of_different_nodes_are_not_compared():
     first, second = pods(0.75, 0.75)
     assert violations([first, replace(second, node="aks-gpu-1")]) == {}

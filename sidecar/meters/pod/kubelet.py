@@ -35,10 +35,9 @@ WHOLE_PATH: Final = "/stats/summary"
 DEADLINE_S: Final = 1.0
 SUMMARY_BYTES_MAX: Final = 8 * 1024 * 1024
 
-LAG_LEAST_S: Final = 10.0
-LAG_MOST_S: Final = 30.0
+LAGS_S: Final = (30.0, 60.0)
 """cAdvisor in kubelet looks each 10 to 15 s (`HousekeepingInterval`, `MaxHousekeepingInterval`), times
-a random 1 to 2 (`jitter` in its manager/container.go)."""
+a random 1 to 2 (`jitter` in its manager/container.go): 30 s at most, unless it is overloaded."""
 
 RUNS_MAX: Final = 4 * CONTAINERS_MAX
 """Runs of containers kept apart; what older ones used stays in the sum."""
@@ -88,8 +87,8 @@ class ContainerTally:
 class KubeletSource:
     """CPU time and working set of the pod's containers but our own, from the node's kubelet.
 
-    The CPU time is as of 10 to 30 s ago, between two looks of kubelet's (`sampled_counter`): that much
-    of the end of a pod is not seen. It never exceeds what the pod's own cgroup counted.
+    The CPU time is as of 30 s ago, between two looks of kubelet's (`sampled_counter`): that much of the
+    end of a pod is not seen. It never exceeds what the pod's own cgroup counted.
 
     `clock` is the wall clock, in seconds: kubelet's numbers carry their times, by the same clock.
     """
@@ -120,7 +119,7 @@ class KubeletSource:
         self._ourselves = ContainerTally()
         self._pod_cpu: Sample | None = None
         self._pod_cpu_falls = False
-        self._lag = Lag(LAG_LEAST_S, LAG_MOST_S)
+        self._lag = Lag(LAGS_S)
         self._told_s = 0.0
 
     def sample(self) -> None:
@@ -139,7 +138,10 @@ class KubeletSource:
         self._condition.works(f"kubelet {self._http.url}")
         self._ever_worked = True
         return PodReading(
-            cpu_s=self._told_s, working_set_bytes=self._working_set_bytes(pod), method=self.name
+            cpu_s=self._told_s,
+            working_set_bytes=self._working_set_bytes(pod),
+            method=self.name,
+            age_s=self._lag.seconds,
         )
 
     def status(self) -> tuple[MeterStatus, ...]:

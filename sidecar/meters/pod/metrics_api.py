@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 DEADLINE_S: Final = 1.0
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 
-LAG_LEAST_S: Final = 15.0
-LAG_MOST_S: Final = 90.0
+LAGS_S: Final = (60.0, 120.0)
 """metrics-server asks each 15 s (`--metric-resolution`, often 60 s) for numbers up to 30 s old."""
 
 CLOCK_SLACK_S: Final = 60.0
@@ -61,7 +60,8 @@ class MetricsApiSource:
 
     Means are added up: each stands for the time since the one before, each once. Where windows are
     longer than metrics-server's resolution, means between two readings are not seen, and the last one
-    stands for them. The CPU time is as of 15 to 90 s ago, as `sampled_counter` explains.
+    stands for them. The CPU time is as of 60 s ago (120 s where metrics-server asks seldom), as
+    `sampled_counter` explains.
 
     `clock` is the wall clock, in seconds.
     """
@@ -94,7 +94,7 @@ class MetricsApiSource:
         self._counted_until_s = clock()
         self._is_first = True
         self._counter = SampledCounter()
-        self._lag = Lag(LAG_LEAST_S, LAG_MOST_S)
+        self._lag = Lag(LAGS_S)
         self._told_s = 0.0
 
     def sample(self) -> None:
@@ -118,7 +118,10 @@ class MetricsApiSource:
         self._condition.works(f"metrics.k8s.io at {self._http.url}")
         self._ever_worked = True
         return PodReading(
-            cpu_s=self._told_s, working_set_bytes=metrics.working_set_bytes, method=self.name
+            cpu_s=self._told_s,
+            working_set_bytes=metrics.working_set_bytes,
+            method=self.name,
+            age_s=self._lag.seconds,
         )
 
     def status(self) -> tuple[MeterStatus, ...]:

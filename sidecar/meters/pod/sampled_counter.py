@@ -7,6 +7,7 @@ seconds ago, between two looks, has neither fault.
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,12 +65,16 @@ class SampledCounter:
 
 
 class Lag:
-    """How far back to tell the value: as old as the newest look ever was, within bounds."""
+    """How far back to tell the value: one of few steps, so that all sidecars of a node take the same.
 
-    def __init__(self, least_s: float, most_s: float) -> None:
-        self.seconds = least_s
-        self._most_s = most_s
+    It is the first, until a look was older than that; it never falls.
+    """
+
+    def __init__(self, steps_s: Sequence[float]) -> None:
+        self._steps_s = tuple(sorted(steps_s))
+        self.seconds = self._steps_s[0]
 
     def see(self, age_s: float) -> None:
         """Take the age of the newest look at the moment of a reading."""
-        self.seconds = min(max(self.seconds, age_s), self._most_s)
+        enough = (step_s for step_s in self._steps_s if step_s >= age_s)
+        self.seconds = max(self.seconds, next(enough, self._steps_s[-1]))

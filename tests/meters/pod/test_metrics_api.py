@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sidecar.kubernetes_http import KubernetesHttp
 from sidecar.meters.pod.metrics_api import (
-    LAG_MOST_S,
+    LAGS_S,
     MetricsApiSource,
     parse_duration_s,
     parse_pod_metrics,
@@ -26,7 +26,7 @@ from tests.fakes.kubelet import DATA, TOKEN, FakeKubelet
 PATH = "/apis/metrics.k8s.io/v1beta1/namespaces/team-a/pods/train-0"
 GOLDEN = (DATA / "metrics-api" / "pod-metrics.json").read_bytes()
 EPOCH_S = datetime(2026, 11, 22, 11, tzinfo=UTC).timestamp()
-LONG_AFTER_S = LAG_MOST_S
+LONG_AFTER_S = LAGS_S[-1]
 SHORT_S = 0.3
 
 

@@ -75,16 +75,16 @@ def test_a_later_moment_has_no_lower_value(seen: list[Sample], moments_s: list[f
     assert told == sorted(told)
 
 
-def test_the_lag_grows_with_the_age_of_what_is_seen_within_bounds() -> None:
-    lag = Lag(10, 30)
+def test_the_lag_is_the_step_that_the_oldest_look_was_within() -> None:
+    lag = Lag((30, 60))
     told = []
-    for age_s in (5, 17, 12, 400):
+    for age_s in (5, 29, 31, 12, 400):
         lag.see(age_s)
         told.append(lag.seconds)
-    assert told == [10, 17, 17, 30]
+    assert told == [30, 30, 60, 60, 60]
 
 
 def test_a_time_that_is_ahead_does_not_shorten_the_lag() -> None:
-    lag = Lag(10, 30)
+    lag = Lag((30, 60))
     lag.see(-1e9)
-    assert lag.seconds == pytest.approx(10)
+    assert lag.seconds == pytest.approx(30)
