@@ -285,7 +285,7 @@ def _judged(summed: ir.Table) -> ir.Table:
 
 
 def _with_blurred(judged: ir.Table) -> ir.Table:
-    """Let no stretch of ten minutes be simple where one is not and answers are late: they may be joined."""
+    """Let none of ten minutes be simple where one is not and answers are late."""
     table = judged.mutate(span=(judged.start_s / LATE_SPAN_S).floor())
     span = {"group_by": ["node_key", "span"]}
     is_late, is_hard = table.is_late.any().over(**span), (~table.is_simple).any().over(**span)
