@@ -3,6 +3,8 @@
 What is not chosen is not loaded.
 """
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -45,10 +47,14 @@ def intensity_feed(settings: Settings, catalogue: Catalogue) -> IntensityFeed | 
 
 
 def intensity_keeper(
-    settings: Settings, api: IntensityApi, directory: Path | None = None
+    settings: Settings,
+    api: IntensityApi,
+    directory: Path | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> IntensityKeeper:
     """Return who asks this service as often as the settings allow, and keeps its answers."""
-    return IntensityKeeper(api, settings.intensity_cache or directory, settings.intensity_refresh)
+    kept_in = settings.intensity_cache or directory
+    return IntensityKeeper(api, kept_in, settings.intensity_refresh, clock)
 
 
 def intensity_api(settings: Settings) -> IntensityApi:
@@ -79,6 +85,16 @@ def intensity_api(settings: Settings) -> IntensityApi:
 
         return uk.Uk(url or uk.URL)
     raise SettingsError(_NO_FILE)
+
+
+def intensity_service(settings: Settings) -> IntensityApi:
+    """Open what the collector asks for all: a service, or a schedule. Raises SettingsError."""
+    if settings.intensity_source != EVERYWHERE:
+        return intensity_api(settings)
+    from sidecar.carbon.schedule import ScheduleService
+
+    schedule_of(settings)  # what is wrong with the file is told at once
+    return ScheduleService(lambda: schedule_of(settings))
 
 
 def collected(settings: Settings) -> IntensityApi:
@@ -129,6 +145,12 @@ def zones_of(settings: Settings, catalogue: Catalogue) -> ZoneOf:
         return row.grid_zone if source != "uk" or row.grid_zone == "GB" else None
 
     return zone_of
+
+
+def all_zones(zone_of: ZoneOf, catalogue: Catalogue) -> frozenset[str]:
+    """Return the zones of all regions."""
+    found = (zone_of(region.name) for region in catalogue.regions())
+    return frozenset(zone for zone in found if zone is not None)
 
 
 def _check_uk(zone: str, settings: Settings) -> None:

@@ -5,15 +5,19 @@ that the hour which its end repeats takes the same value twice, and the one that
 is not used.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Final, Literal
 
+from sidecar.carbon.api import NoIntensityError
 from sidecar.carbon.intensity import Level
-from sidecar.carbon.series import Span
+from sidecar.carbon.series import Series, Span
 
 PROVIDER: Final = "schedule"
+
+LOOKED_BACK_S: Final = 24 * 3600.0
+LOOKED_AHEAD_S: Final = 48 * 3600.0
 
 STEP_S: Final = 900.0
 """Local hours begin at quarters of a UTC hour everywhere, whatever a zone's offset is."""
@@ -69,3 +73,48 @@ class TimedValues:
 
 
 Schedule = HourTable | TimedValues
+
+
+class ScheduleService:
+    """A schedule as something to ask: how the collector tells it to sidecars, as hours of a zone.
+
+    The file is read anew each time, so that it can be changed.
+    """
+
+    provider: Final = PROVIDER
+
+    def __init__(self, read: Callable[[], Schedule]) -> None:
+        self._read = read
+
+    def observed(self, zone: str, now_s: float) -> Series:
+        """Return the values around now. Raises NoIntensityError for a file that is no schedule."""
+        try:
+            schedule = self._read()
+        except ValueError as error:
+            raise NoIntensityError(str(error)) from error
+        begin_s = (now_s - LOOKED_BACK_S) // 3600 * 3600
+        spans = tuple(joined(schedule.spans_over(begin_s, now_s + LOOKED_AHEAD_S)))
+        return Series(
+            PROVIDER, zone, schedule.source, schedule.level,
+            known=spans, asked_at_s=now_s, forecast_asked_at_s=now_s,
+        )  # fmt: skip
+
+    forecast = observed
+
+
+def joined(spans: Iterable[Span]) -> Iterator[Span]:
+    """Join neighbours that are parts of one published value."""
+    last: Span | None = None
+    for span in spans:
+        if last is not None and last.end_s == span.start_s and _are_one(last, span):
+            last = Span(last.start_s, span.end_s, last.g_per_kwh, last.kind, last.of_s)
+            continue
+        if last is not None:
+            yield last
+        last = span
+    if last is not None:
+        yield last
+
+
+def _are_one(first: Span, second: Span) -> bool:
+    return (first.published_for_s, first.g_per_kwh) == (second.published_for_s, second.g_per_kwh)

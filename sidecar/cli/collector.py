@@ -23,15 +23,18 @@ def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM, finish what is in flight, exit 0."""
     parser = command_parser(
         "collector",
-        "Take segments from sidecars over HTTP and commit them to Azure Blob or a directory, until "
-        "SIGTERM or SIGINT. Callers are pods, known by their projected tokens.",
+        "Take segments from sidecars over HTTP and commit them to Azure Blob or a directory, and tell "
+        "them the carbon intensity over time, until SIGTERM or SIGINT. Callers are pods, known by their "
+        "projected tokens.",
         (
             "--blob-account-url https://NAME.blob.core.windows.net",
             "--backend directory --transport-directory /srv/emissions --listen 0.0.0.0:8080",
+            "--backend directory --transport-directory /srv/emissions --intensity-source uk",
         ),
     )
     own = ("listen", "log_format", "log_level", "transport_directory")
-    add_settings(parser, (*own, *(item.name for item in declared_settings("blob", "collector"))))
+    declared = declared_settings("blob", "intensity", "collector")
+    add_settings(parser, (*own, *(item.name for item in declared)))
     settings = settings_from(parser.parse_args(argv))
     require_extra("collector", "collector", _MODULES)
     set_up_logs(settings)
@@ -47,6 +50,7 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
     from sidecar.collector.backend import open_backend  # noqa: PLC0415
     from sidecar.collector.cluster import open_cluster  # noqa: PLC0415
     from sidecar.collector.handover import open_receipts  # noqa: PLC0415
+    from sidecar.collector.intensity import open_intensity  # noqa: PLC0415
     from sidecar.serving import Service, Serving  # noqa: PLC0415
 
     key_file = settings.handover_key_file
@@ -57,6 +61,7 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
         cluster=open_cluster(environ),
         audience=settings.audience,
         receipts=open_receipts(key_file) if key_file else None,
+        intensity=open_intensity(settings),
         uploads=settings.uploads,
     )
     return Service(collector_app(parts), Serving(host=host, port=port, tls=tls), parts.readiness)

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from sidecar.collector.backend import Backend
 from sidecar.collector.cluster import CALLS_MAX, Cluster
 from sidecar.collector.handover import Receipts
+from sidecar.collector.intensity import CallOutcome, Intensities, IntensitySource
 from sidecar.collector.limits import Gate, Limits, PodRates, retry_after_s
 from sidecar.collector.metrics import CollectorMetrics
 from sidecar.collector.node_facts import Nodes
@@ -26,6 +27,7 @@ from sidecar.collector.storing import Stored, Storing
 from sidecar.collector.token_review import Caller, ReviewOutcome, TokenReviewer
 from sidecar.collector_client import (
     HANDOVER_HEADER,
+    INTENSITY_PATH,
     NODE_PATH,
     RECEIPT_HEADER,
     SEGMENTS_PATH,
@@ -50,6 +52,7 @@ class Parts:
     cluster: Cluster
     audience: str
     receipts: Receipts | None = None
+    intensity: IntensitySource | None = None
     uploads: int = 16
     limits: Limits = field(default_factory=Limits)
     readiness: Readiness = field(default_factory=Readiness)
@@ -64,6 +67,7 @@ def collector_app(parts: Parts) -> Starlette:
         routes=[
             Route(SEGMENTS_PATH, collector.take_segment, methods=["POST"]),
             Route(NODE_PATH, collector.tell_node, methods=["GET"]),
+            Route(INTENSITY_PATH, collector.tell_intensity, methods=["GET"]),
             Route("/metrics", collector.tell_metrics, methods=["GET"]),
             *health_routes(parts.readiness),
         ],
@@ -90,6 +94,11 @@ class _Collector:
         self._cluster_threads = CapacityLimiter(CALLS_MAX)
         self._storing = Storing(parts.backend, parts.cluster, parts.receipts, parts.limits)
         self._nodes = Nodes(parts.cluster, self._asked)
+        self._intensities: Intensities | None = None
+        if parts.intensity is not None:
+            self._intensities = Intensities(
+                parts.intensity, self._nodes.facts, self._count_intensity_call
+            )
         self._reviewer = TokenReviewer(
             parts.cluster, parts.audience, self._asked, told=self._count_review
         )
@@ -114,6 +123,11 @@ class _Collector:
         """`GET /v1/node`."""
         with self._measured("node"):
             return await self._answered(request, self._node_answer)
+
+    async def tell_intensity(self, request: Request) -> Response:
+        """`GET /v1/intensity?zone=…&forecast=true`."""
+        with self._measured("intensity"):
+            return await self._answered(request, self._intensity_answer)
 
     async def tell_metrics(self, _: Request) -> Response:
         """`GET /metrics`."""
@@ -159,6 +173,19 @@ class _Collector:
     async def _node_answer(self, _: Request, caller: Caller) -> Response:
         return JSONResponse(asdict(await self._nodes.facts(caller.node)))
 
+    async def _intensity_answer(self, request: Request, caller: Caller) -> Response:
+        if self._intensities is None:
+            raise Refusal(
+                404,
+                "no_intensity_source",
+                "this collector has no source of carbon intensity over time; set its "
+                "EMISSIONS_INTENSITY_SOURCE",
+            )
+        zone = request.query_params.get("zone", "")
+        with_forecast = request.query_params.get("forecast") == "true"
+        content = await self._intensities.answer(caller, zone, with_forecast=with_forecast)
+        return Response(content, media_type="application/json")
+
     async def _stored(self, content: bytes, caller: Caller, receipt: str | None) -> Stored:
         try:
             async with asyncio.timeout(self._parts.limits.queue_s):
@@ -195,6 +222,9 @@ class _Collector:
 
     def _count_review(self, outcome: ReviewOutcome) -> None:
         self._metrics.reviews.labels(outcome).inc()
+
+    def _count_intensity_call(self, outcome: CallOutcome) -> None:
+        self._metrics.intensity_calls.labels(outcome).inc()
 
     async def _become_ready(self) -> None:
         told = ""
@@ -252,5 +282,6 @@ def _refused_body(fault: BodyFault, limits: Limits) -> Refusal:
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
-    detail = f"{request.method} {shown(request.url.path)}: there is POST /v1/segments, GET /v1/node"
+    asked = f"{request.method} {shown(request.url.path)}"
+    detail = f"{asked}: there is POST /v1/segments, GET /v1/node, GET /v1/intensity"
     return http_error_answer(error, detail)

@@ -24,7 +24,7 @@ _DURATION: Final = Metric(
     "emissions_collector_request_duration_seconds",
     "histogram",
     "Time to answer, by route.",
-    (Label("route", "`segments` or `node`"),),
+    (Label("route", "`segments`, `node` or `intensity`"),),
 )
 _IN_FLIGHT: Final = gauge(
     "collector_in_flight_requests", "Requests of pods that are being answered."
@@ -35,7 +35,15 @@ _REVIEWS: Final = counter(
     Label("outcome", "`accepted`, `refused` or `unanswered`"),
 )
 
-METRICS: Final = (_SEGMENTS, _RECORDS, _BYTES, _DURATION, _IN_FLIGHT, _REVIEWS)
+_INTENSITY_CALLS: Final = counter(
+    "collector_intensity_calls",
+    "Calls to the service that knows carbon intensity over time, by how they went.",
+    Label("outcome", "`answered` or `failed`"),
+)
+
+METRICS: Final = (
+    _SEGMENTS, _RECORDS, _BYTES, _DURATION, _IN_FLIGHT, _REVIEWS, _INTENSITY_CALLS,
+)  # fmt: skip
 
 
 class CollectorMetrics:
@@ -50,5 +58,6 @@ class CollectorMetrics:
         self.duration = instruments.histogram(_DURATION, _SECONDS)
         self.in_flight = instruments.gauge(_IN_FLIGHT)
         self.reviews = instruments.counter(_REVIEWS)
+        self.intensity_calls = instruments.counter(_INTENSITY_CALLS)
         for outcome in (*STORED, *FAULTS):
             self.segments.labels(outcome)
