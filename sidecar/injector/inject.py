@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from sidecar.identity.bounded import shown
 from sidecar.identity.downward import valid_annotations
+from sidecar.injector.azureml import run_variables
 from sidecar.injector.config import InjectConfig
 from sidecar.injector.patch import Operation, append, patched, pointer, prepend, set_member
 from sidecar.injector.pod_nodes import is_for_windows, may_be_on_virtual_node
@@ -373,6 +374,7 @@ class _Injection:
                 if requests.gpus or not str(one.get("name")).startswith("NVIDIA_")
             ),
             *({"name": name, "value": value} for name, value in requests.variables().items()),
+            *run_variables(self._spec, self._labels),
         ]
         if _bounds_storage(self._spec):
             container["resources"] = self._with_storage(object_at(container, "resources"))

@@ -81,6 +81,12 @@ def maybe(strategy):
     return st.none() | strategy
 
 
+AZUREML_VARIABLES = st.fixed_dictionaries(
+    {"name": st.sampled_from(["AZUREML_RUN_ID", "AZUREML_ARM_PROJECT_NAME", "AZUREML_RUN_TOKEN"])},
+    optional={"value": st.sampled_from(["", "a", "b$(HOME)", "ü" * 256, "ü" * 257])},
+)
+
+
 def containers(volume_names, resources=RESOURCES):
     mounts = st.lists(
         st.fixed_dictionaries({"name": st.sampled_from(volume_names), "mountPath": PATHS}),
@@ -93,7 +99,10 @@ def containers(volume_names, resources=RESOURCES):
             "volumeMounts": maybe(mounts),
             "restartPolicy": st.sampled_from(["Always"]),
             "env": maybe(
-                st.lists(st.fixed_dictionaries({"name": TEXT, "value": TEXT}), max_size=2)
+                st.lists(
+                    st.fixed_dictionaries({"name": TEXT, "value": TEXT}) | AZUREML_VARIABLES,
+                    max_size=3,
+                )
             ),
             "ports": maybe(
                 st.lists(
@@ -123,7 +132,12 @@ ANNOTATIONS = st.fixed_dictionaries(
     },
 )
 LABELS = st.fixed_dictionaries(
-    {}, optional={"azure.workload.identity/use": st.sampled_from(["true", "false"]), "x": TEXT}
+    {},
+    optional={
+        "azure.workload.identity/use": st.sampled_from(["true", "false"]),
+        "ml.azure.com/run-id": st.just("brave_tooth"),
+        "x": TEXT,
+    },
 )
 
 
