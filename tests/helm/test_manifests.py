@@ -505,11 +505,38 @@ def test_kubernetes_before_native_sidecars_is_refused(major: int) -> None:
             "sidecar.extraEnv[0].name=EMISSIONS_VOLUME_LIMIT,sidecar.extraEnv[0].value=1Gi",
             "EMISSIONS_VOLUME_LIMIT is the chart's own to set",
         ),
+        (
+            "sidecar.extraEnv[0].name=EMISSIONS_LOG_FORMAT,sidecar.extraEnv[0].value=text",
+            "EMISSIONS_LOG_FORMAT is the chart's own to set",
+        ),
+        (
+            "sidecar.extraEnv[0].name=POD_UID,sidecar.extraEnv[0].value=x",
+            "POD_UID is the chart's own to set",
+        ),
+        (
+            "sidecar.extraEnv[0].name=EMISSIONS_REQUESTS_GPU,sidecar.extraEnv[0].value=two",
+            "EMISSIONS_REQUESTS_GPU is the chart's own to set",
+        ),
+        (
+            ",".join(f"sidecar.extraEnv[{i}].name=A,sidecar.extraEnv[{i}].value=x" for i in (0, 1)),
+            "A is given twice",
+        ),
     ],
 )
 def test_values_that_contradict_one_another_are_told(option: str, message: str) -> None:
     error = render("default", f"--set={option}", fails=True).error
     assert any(part in error for part in message.split("|")), error
+
+
+@pytest.mark.parametrize("value_set", VALUE_SETS)
+def test_no_variable_of_the_sidecar_can_be_given_again(value_set: str) -> None:
+    """The webhook would refuse its configuration, and end again and again."""
+    for one in injector_json(value_set)["container"]["env"]:
+        name = one["name"]
+        values = f"--set-json=sidecar.extraEnv=[{json.dumps({'name': name, 'value': 'x'})}]"
+        if value_set != "everything" or name not in ("EMISSIONS_REGION", "EMISSIONS_PUE"):
+            error = render(value_set, values, fails=True).error
+            assert f"{name} is the chart's own to set" in error
 
 
 def test_the_notes_say_how_to_opt_in_how_to_check_and_what_is_missing() -> None:

@@ -49,6 +49,24 @@ What depends on the pod is added by the injector, or by the policy.
 
 {{- define "emissions-sidecar.sidecar.container" -}}
 {{- include "emissions-sidecar.sidecar.check" . -}}
+{{- $text := include "emissions-sidecar.sidecar.containerText" . -}}
+{{- /* A name that comes twice would end the webhook. Those of the pattern are added pod by pod. */ -}}
+{{- $times := dict -}}
+{{- range ($text | fromYaml).env }}{{ $_ := set $times .name (add1 (index $times .name | default 0)) }}{{ end -}}
+{{- $given := list -}}
+{{- range .Values.sidecar.extraEnv -}}
+{{- if has .name $given }}{{ fail (printf "sidecar.extraEnv: %s is given twice; keep one" .name) }}{{ end -}}
+{{- $given = append $given .name -}}
+{{- end -}}
+{{- range $given -}}
+{{- if or (gt (index $times .) 1) (regexMatch "^(EMISSIONS_REQUESTS_(CPU|MEMORY|GPU)|NVIDIA_.*)$" .) -}}
+{{- fail (printf "sidecar.extraEnv: %s is the chart's own to set; remove it" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $text -}}
+{{- end }}
+
+{{- define "emissions-sidecar.sidecar.containerText" -}}
 {{- $transport := include "emissions-sidecar.sidecar.transport" . -}}
 {{- $memory := include "emissions-sidecar.sidecar.memory" . -}}
 name: emissions-sidecar
@@ -108,9 +126,6 @@ env:
     value: utility
   {{- end }}
   {{- range .Values.sidecar.extraEnv }}
-  {{- if regexMatch "^(EMISSIONS_(LISTEN|VOLUME|VOLUME_LIMIT|TRANSPORT|INTERVAL|REQUESTS_(CPU|MEMORY|GPU))|NVIDIA_.*)$" .name }}
-  {{- fail (printf "sidecar.extraEnv: %s is the chart's own to set; remove it" .name) }}
-  {{- end }}
   - {{ toJson . }}
   {{- end }}
   {{- range $pair := list
