@@ -29,6 +29,7 @@ GROUPINGS: Final[Mapping[str, tuple[Dimension, ...]]] = {
     "project_regions": ("project", "region"),
     "days": ("day",),
     "project_days": ("project", "day"),
+    "project_day_regions": ("project", "day", "region"),
     "hours": ("weekday", "hour"),
     "project_hours": ("project", "weekday", "hour"),
 }

@@ -13,10 +13,12 @@ DOCUMENT_KEYS: Final = {
     "left_out": "lines that are no records, by reason",
     "sources": "where records were read from, the four numbers above, and how many came late",
     "total": "the measures of all records, with SCI, reserved-but-idle, months and month on month",
-    "projects": "a row for each project: measures, slug, share, SCI, idle, budget, months, days, "
-    "regions, equivalents, best region; `days` is null where the document has no room for them",
-    "project_days": "the days of all projects",
-    "project_regions": "the regions of all projects",
+    "projects": "a row for each project: measures, slug, share, SCI, idle, budget, months, "
+    "regions, equivalents, best region",
+    "project_day_regions": "sums by project, UTC day and region, in `columns` and `rows`: `project` is "
+    "a place in `projects`, the first `told_apart` of which have rows of their own; null is all others "
+    "together, so that the rows sum to the total",
+    "project_hours": "the same by project, weekday (0 is Monday) and hour of the day, UTC",
     "runs": "a row for each run of a project: measures, slug, SCI, idle",
     "experiments": "measures by project and experiment",
     "namespaces": "measures by namespace",

@@ -1,7 +1,8 @@
 """The report as one JSON document: what pages, files and other programs read.
 
 Amounts are under the names of records and of `Measures`, with their units; null is not known.
-Sources are told once, in `factors`, and elsewhere by their number.
+Sources are told once, in `factors`, and elsewhere by their number. Tables of projects by day and by
+hour are in cells (`sidecar.report.figures.cells`), which sum to the total.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from sidecar.catalogue.names import region_key
 from sidecar.catalogue.rows import Equivalent, Region
 from sidecar.report.balance import balance_mapping
 from sidecar.report.figures.budget import Budget, budget_row
+from sidecar.report.figures.cells import CELL_COLUMNS, cells
 from sidecar.report.figures.citations import Citations
 from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, mix
 from sidecar.report.figures.daily import AsOf, Daily
@@ -35,28 +37,8 @@ SCHEMA: Final = 2
 ROWS_MAX: Final = 20_000
 """Rows of each table in the document, those with most emissions; the files hold all."""
 
-PROJECT_DAYS_MAX: Final = 20_000
-"""Days of projects in the document: of the largest projects whole, of the others none."""
-
-DAY_COLUMNS: Final = (
-    "cpu_energy_kwh",
-    "ram_energy_kwh",
-    "gpu_energy_kwh",
-    "energy_kwh",
-    "facility_energy_kwh",
-    "emissions_g",
-    "emissions_low_g",
-    "emissions_high_g",
-    "embodied_g",
-    "water_l",
-    "cpu_reserved_idle_energy_kwh",
-    "gpu_reserved_idle_energy_kwh",
-    "gpu_hours",
-    "energy_measured_kwh",
-    "energy_estimated_kwh",
-    "energy_modelled_kwh",
-)
-"""The measures of a project's day in the document."""
+HOUR_CELLS_MAX: Final = 8_400
+"""Rows of projects by hour of the week: fifty projects."""
 
 _MEASURES: Final = tuple(item.name for item in fields(Measures))
 
@@ -156,21 +138,19 @@ class _Builder:
         }
 
     def _projects(self) -> dict[str, Any]:
-        """Return the projects, and their days and regions again as tables of their own."""
+        """Return the projects, and their cells by day and region, and by hour of the week."""
         whole_g = self._measures().emissions_g
         projects = [self._project(row, whole_g) for row in self._shown("projects")]
-        days: list[dict[str, Any]] = []
-        for project in projects:
-            rows = self._lookups.days.get(project["project"], ())
-            if len(days) + len(rows) > PROJECT_DAYS_MAX:
-                break
-            project["days"] = list(map(_day_row, rows))
-            days += project["days"]
-        regions = [row for project in projects for row in project["regions"]]
-        return {"projects": projects, "project_days": days, "project_regions": regions}
+        names = [project["project"] for project in projects]
+        days, hours = self._rows("project_day_regions"), self._rows("project_hours")
+        return {
+            "projects": projects,
+            "project_day_regions": cells(days, ("day", "region"), names),
+            "project_hours": cells(hours, ("weekday", "hour"), names, HOUR_CELLS_MAX),
+        }
 
     def _project(self, row: Row, whole_g: float | None) -> dict[str, Any]:
-        """Return one project; `days` is filled in as far as there is room for all projects'."""
+        """Return one project."""
         name, measures, lookups = row.keys.get("project"), row.measures, self._lookups
         factors = lookups.factors.get(name_of(row, "project") or "", ())
         daily = Daily.of(lookups.days.get(name, ()))
@@ -187,7 +167,6 @@ class _Builder:
             "budget": self._budget(name_of(row, "project") or "", daily),
             "month_on_month": month_on_month(daily, lookups.as_of),
             "months": monthly(daily),
-            "days": None,
             "regions": [_region_of_project(item) for item in regions],
             "best_region": best_regions(regions, lookups.candidates),
             "equivalents": equivalent_amounts(measures, lookups.equivalents),
@@ -377,12 +356,8 @@ def _run_row(row: Row) -> dict[str, Any]:
     }
 
 
-def _day_row(row: Row) -> dict[str, Any]:
-    return {**_keys(row), **{name: getattr(row.measures, name) for name in DAY_COLUMNS}}
-
-
 def _region_of_project(row: Row) -> dict[str, Any]:
-    names = (*DAY_COLUMNS, "carbon_intensity_g_per_kwh", "records_without_emissions")
+    names = (*CELL_COLUMNS, "carbon_intensity_g_per_kwh", "records_without_emissions")
     return {**_keys(row), **{name: getattr(row.measures, name) for name in names}}
 
 

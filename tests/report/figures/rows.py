@@ -72,6 +72,9 @@ def report_of(name="demo", **changes):
         "project_regions": (row({"project": name, "region": "westeurope"}, **changes),),
         "days": (row({"day": "2026-11-10"}, **changes),),
         "project_days": (row({"project": name, "day": "2026-11-10"}, **changes),),
+        "project_day_regions": (
+            row({"project": name, "day": "2026-11-10", "region": "westeurope"}, **changes),
+        ),
         "hours": (row({"weekday": 1, "hour": 8}, **changes),),
         "project_hours": (row({"project": name, "weekday": 1, "hour": 8}, **changes),),
     }

@@ -55,8 +55,7 @@ def test_a_report_of_one_run_has_its_figures():
     assert (project["slug"], project["emissions_share"]) == ("demo", 1.0)
     assert (run["run"], run["project_slug"]) == ("run of demo", "demo")
     assert run["sci"]["per_run_g"] == pytest.approx((288.42 + 20) / 2)
-    assert project["days"] == model["project_days"]
-    assert project["regions"] == model["project_regions"]
+    assert [item["region"] for item in project["regions"]] == ["westeurope"]
     assert project["best_region"]["same_geography"]["region"] == "swedencentral"
     assert model["hours"][0] | {"weekday": 1, "hour": 8} == model["hours"][0]
 
@@ -180,21 +179,6 @@ def test_rows_beyond_the_bound_are_left_out_and_counted(monkeypatch):
     assert [project["project"] for project in model["projects"]] == ["p0", "p1"]
     assert model["rows_left_out"]["projects"] == 3
     assert model["total"]["projects"] == 5
-
-
-def test_days_beyond_the_bound_are_those_of_the_smaller_projects(monkeypatch):
-    monkeypatch.setattr(module, "PROJECT_DAYS_MAX", 3)
-    tables = {
-        "projects": (row({"project": "a"}), row({"project": "b"})),
-        "project_days": tuple(
-            day(f"2026-11-0{number}", 1.0, project=name) for name in "ab" for number in (2, 1)
-        ),
-    }
-    model = report_model(inputs(tables))
-    first, second = model["projects"]
-    assert [item["day"] for item in first["days"]] == ["2026-11-01", "2026-11-02"]
-    assert second["days"] is None
-    assert second["months"][0]["emissions_g"] == 2.0
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -36,10 +36,10 @@ def test_the_cube_of_a_lab_has_every_day_of_every_project():
         assert sums == pytest.approx(row["emissions_g"], rel=1e-4)
 
 
-def test_days_of_several_regions_are_shared_out_and_that_is_told():
+def test_days_of_several_regions_are_told_region_by_region():
     model = realistic_model(Scale(projects=2, days=10, runs=10, regions=3))
     cube = cube_of(model)
-    assert cube.is_shared_out
+    assert not cube.is_shared_out
     for row in model["regions"]:
         place = cube.regions.index(row["region"])
         sums = column(cube, "energy_kwh", region=place)
