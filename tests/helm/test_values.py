@@ -69,6 +69,7 @@ RIGHT = (
     "sidecar.resources.cpu=0.1",
     "sidecar.interval=5m",
     "metrics.podMonitor.interval=1h",
+    "metrics.rules.idleGpuRatio=0.75,metrics.rules.budgetKg.vision=259.5",
     "sidecar.extraEnv[0].name=EMISSIONS_REGION,sidecar.extraEnv[0].value=westeurope",
     "sidecar.extraEnv[0].name=A,sidecar.extraEnv[0].valueFrom.fieldRef.fieldPath=metadata.annotations['a/b']",
     OPTIONAL,
