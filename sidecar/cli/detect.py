@@ -4,12 +4,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import Field, asdict, fields
+from dataclasses import Field, asdict, fields, replace
 from typing import Any, Final
 
 from sidecar.agent import Parts
 from sidecar.amounts import amount
 from sidecar.assembly import assemble
+from sidecar.carbon.intensity import CarbonIntensity, IntensityFeed
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
 from sidecar.estimate.attribution import WHOLE_NODE
@@ -72,6 +73,8 @@ def detected(settings: Settings) -> dict[str, Any]:
         ]
     finally:
         parts.identity.close()
+        if parts.intensity is not None:
+            parts.intensity.close()
         parts.meter.close()
     row["tried"] = [
         {"source": attempt.source, "outcome": attempt.outcome, "detail": attempt.detail}
@@ -91,6 +94,9 @@ def _identity_and_factors(parts: Parts, resolution: Resolution, usage: NodeUsage
     seen = tuple(SeenGpu(gpu.model, gpu.power_limit_w) for gpu in usage.gpus)
     place = Place(resolution.identity, resolution.hardware, seen)
     factors = choose_factors(place, parts.settings, parts.catalogue)
+    if parts.intensity is not None:
+        carbon = _intensity_now(parts.intensity, resolution.identity.region, factors.carbon)
+        factors = replace(factors, carbon=carbon)
     columns = identity_columns(with_country(resolution.identity, parts.catalogue), factors)
     sources = dict(columns.pop("identity_source"))
     for item in fields(Identity):
@@ -107,6 +113,16 @@ def _identity_and_factors(parts: Parts, resolution: Resolution, usage: NodeUsage
         "gpu_method": estimate.gpu_method,
         "identity_source": sources,
     }
+
+
+def _intensity_now(
+    feed: IntensityFeed, region: str | None, otherwise: CarbonIntensity
+) -> CarbonIntensity:
+    """Return the carbon intensity that holds now, if its source tells it while a person waits."""
+    feed.start()
+    feed.aim(region)
+    feed.wait(WAIT_S)
+    return feed.during(time.time(), time.time(), otherwise)
 
 
 def _shown(item: Field[Any], settings: Settings) -> object:

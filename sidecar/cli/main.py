@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "detect": "show what was found, where each value comes from, and what failed",
     "config": "where settings may stand in files; take over CodeCarbon's configuration",
     "estimate": "what-if: energy and emissions of a VM size in a region",
+    "when": "name the cleanest start of a run in the forecast of carbon intensity",
     "report": "add up records per project",
     "verify": "check records: nothing lost, nothing twice, all adds up",
     "inject": "print a manifest with the sidecar in its pods",
