@@ -8,8 +8,9 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final, Protocol
 
 from sidecar.amounts import counted
@@ -23,12 +24,13 @@ from sidecar.exporters.energy_metrics import Standing
 from sidecar.exporters.side_files import SideFiles
 from sidecar.exporters.summary import Totals, totals_of, totals_text, write_summary
 from sidecar.factors import Place, SeenGpu, choose_factors, doubts, with_country
-from sidecar.identity.fields import Identity, Resolution
+from sidecar.identity.fields import Hardware, Identity, Resolution
 from sidecar.meters.node import NodeMeter
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import NodeReading, NodeUsage
 from sidecar.meters.usage import usage_between
 from sidecar.outbox import Outbox, OutboxState
+from sidecar.phases import PhasePace, Phases
 from sidecar.record import EmissionRecord, Event
 from sidecar.recording import Metered, Occasion, start_record, window_record
 from sidecar.segment import OUTSIDE_A_POD
@@ -47,6 +49,9 @@ EARLY_WINDOWS_MAX: Final = 200
 
 LAST_ANSWER_S: Final = 0.3
 """How long a run that ends waits for an identity source that has not answered yet."""
+
+FOLLOWER_LOOK_S: Final = 0.1
+"""How often the end looks whether somebody is impatient, while a tracker takes the last figures."""
 
 HURRIED_INTERVAL_S: Final = 1.0
 """Length of the windows once the end is announced: a SIGKILL then costs at most one of them."""
@@ -76,6 +81,23 @@ class IdentitySource(Protocol):
         """Stop asking."""
 
 
+class Follower(Protocol):
+    """Who is shown the records of a run, as it goes on."""
+
+    def begin(self) -> None:
+        """Get ready; never waits, never raises."""
+
+    def take(self, record: EmissionRecord) -> None:
+        """Take the next record, which stays as it is; never waits, never raises."""
+
+    def finish(self) -> None:
+        """Learn that no record comes any more."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait at most so long until all is shown; whether it is, or its time is over."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Wall clock to name windows, monotonic clock to time them."""
@@ -86,10 +108,14 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """Why a wait ended: time is up (neither), the end is near (`hurry`), or it is here (`stop`)."""
+    """Why a wait ended: time is up (neither), the end is near (`hurry`), or it is here (`stop`).
+
+    `errand` is what somebody wants done, or told, in the thread that meters.
+    """
 
     hurry: bool = False
     stop: str | None = None
+    errand: Callable[[], None] | None = None
 
 
 Waiter = Callable[[float], Wake]
@@ -101,6 +127,7 @@ class Parts:
     """What an agent is wired from; `boot_id` is unique for each start of a process.
 
     `open_transport` is called once, in the thread that ships; None leaves records on the volume.
+    `phases` is who knows what the program is doing; `emissions_csv` stands for the volume's own file.
     Without `intensity`, the carbon intensity of the factors holds at all times.
     """
 
@@ -112,7 +139,19 @@ class Parts:
     clock: Clock = field(default_factory=Clock)
     open_transport: Callable[[], Transport] | None = None
     intensity: IntensityFeed | None = None
+    phases: Phases | None = None
+    emissions_csv: Path | None = None
+    followers: tuple[Follower, ...] = ()
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+@dataclass(frozen=True, slots=True)
+class RunSoFar:
+    """A run as it stands: its totals with the open window, and what they were metered on."""
+
+    totals: Totals
+    hardware: Hardware
+    country_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +162,7 @@ class _ClosedWindow:
     window: Window
     usage: NodeUsage
     end_reason: str | None
+    phases: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +190,10 @@ class Agent:
         self._parts = parts
         self._settings = parts.settings
         self._interval_s = parts.settings.interval
+        self._phase_pace = PhasePace(parts.phases, parts.settings.interval)
         self._hurried_s: float | None = None
         self._mark: _Mark | None = None
+        self._is_closed = False
         self._started_wall_s = 0.0
         self._begun_s = 0.0
         self._sequence = 0
@@ -165,6 +207,8 @@ class Agent:
         self._export_failures: dict[str, str] = {}
         self._warned: set[str] = set()
         self._watchers: list[Callable[[Totals], None]] = []
+        self._untold: list[EmissionRecord] = []
+        self._ends_briefly = False
         self._last: EmissionRecord | None = None
         self.outbox: Outbox | None = None
         self.totals: Totals | None = None
@@ -188,6 +232,8 @@ class Agent:
         self._parts.identity.start()
         if self._parts.intensity is not None:
             self._parts.intensity.start()
+        for follower in self._parts.followers:
+            follower.begin()
         resolution = self._parts.identity.current()
         self._early_identity = resolution.identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
@@ -202,6 +248,7 @@ class Agent:
         self.totals = totals_of(record)
         self.outbox.append(record)
         self._take_stand()
+        self._tell_followers(record)
         self._export()
 
     def run(self, wait: Waiter) -> str:
@@ -212,12 +259,16 @@ class Agent:
                 return wake.stop
             if wake.hurry and self._hurried_s is None:
                 self._hurry()
+            if wake.errand is not None:
+                wake.errand()
             self._on_time()
 
     def close(self, reason: str) -> Totals:
         """Write the last window, complete what can be completed, and release everything."""
         self._close_window(reason)
         self._settle()
+        for follower in self._parts.followers:
+            follower.finish()
         outbox, totals = self._opened()
         state = outbox.close()
         self._export()
@@ -226,12 +277,32 @@ class Agent:
         if self._parts.intensity is not None:
             self._parts.intensity.close()
         self._parts.meter.close()
+        self._is_closed = True
         if state.waiting_records:
             _log.error(
                 "%d records could not be written to %s and end with this process; the totals: %s",
                 state.waiting_records, outbox.journal.directory, totals_text(totals),
             )  # fmt: skip
+        self._await_followers()
         return totals
+
+    def flush(self) -> Totals:
+        """Close the open window now; only in the thread that meters. Returns the totals with it."""
+        self._close_window(is_tick=False)
+        return self._opened()[1]
+
+    def run_so_far(self) -> RunSoFar:
+        """Return the run as it stands; only in the thread that meters, or once it is closed."""
+        totals = self._opened()[1] if self._is_closed else self._with_open_window()
+        known = self._now()
+        return RunSoFar(totals, known.place.hardware, known.country_name)
+
+    def _with_open_window(self) -> Totals:
+        mark, wall_s = self._marked(), self._parts.clock.wall_s()
+        usage = usage_between(mark.reading, self._parts.meter.read())
+        window = window_between(mark.wall_s, wall_s, usage.duration_s)
+        open_window = _ClosedWindow(self._sequence + 1, window, usage, None)
+        return self._opened()[1].plus(self._record_of(open_window))
 
     def state(self) -> OutboxState | None:
         """Return what became of the records so far; None before `open`."""
@@ -239,6 +310,7 @@ class Agent:
 
     def ship_briefly(self) -> None:
         """Spend less time on shipping what is left: somebody waits for the end."""
+        self._ends_briefly = True
         if self.outbox is not None:
             self.outbox.ship_briefly()
 
@@ -287,6 +359,7 @@ class Agent:
         self._early = None
         self._opened()[0].release()
         self._take_stand()
+        self._tell_followers()
 
     def _lengthen_windows(self) -> None:
         """Return slowly to the usual windows where the announced end does not come."""
@@ -302,11 +375,15 @@ class Agent:
 
     def _seconds_to_next(self) -> float:
         wall_s = self._parts.clock.wall_s()
-        to_boundary_s = self._boundary_s() - wall_s
+        to_boundary_s = min(self._boundary_s() - wall_s, self._to_turn_s())
         if self._parts.meter.needs_sampling:
             to_sample_s = self._next_sample_s - self._parts.clock.monotonic_s()
             return max(0.0, min(to_boundary_s, to_sample_s))
         return max(0.0, min(to_boundary_s, POLL_PERIOD_S))
+
+    def _to_turn_s(self) -> float:
+        now_s = self._parts.clock.monotonic_s()
+        return self._phase_pace.due_in_s(now_s - self._marked().reading.monotonic_s)
 
     def _boundary_s(self) -> float:
         mark = self._marked()
@@ -323,22 +400,27 @@ class Agent:
         # The second condition ends the window when the wall clock was set back.
         if clock.wall_s() >= self._boundary_s() or elapsed_s > 2 * self._interval_s:
             self._close_window()
+        elif self._to_turn_s() <= 0:
+            self._close_window(is_tick=False)
 
     # -- windows ------------------------------------------------------------------------------
 
-    def _close_window(self, end_reason: str | None = None) -> None:
+    def _close_window(self, end_reason: str | None = None, *, is_tick: bool = True) -> None:
         mark = self._marked()
         wall_s = self._parts.clock.wall_s()
         reading = self._parts.meter.read()
         usage = usage_between(mark.reading, reading)
-        if end_reason is None:
+        if end_reason is None and is_tick:
             snapped = snapped_s(wall_s, self._interval_s)
             # Not to before the window began: a clock that was set back is told by its own time.
             wall_s = snapped if snapped >= mark.wall_s else wall_s
         window = window_between(mark.wall_s, wall_s, usage.duration_s)
+        phases = self._phase_pace.of_window(
+            reading.monotonic_s, usage.duration_s, is_turn=not is_tick
+        )
         self._mark = _Mark(wall_s, reading)
         self._sequence += 1
-        metered = _ClosedWindow(self._sequence, window, usage, end_reason)
+        metered = _ClosedWindow(self._sequence, window, usage, end_reason, phases)
         self._complete_early_windows()
         if self._early is not None:
             self._early.append(metered)
@@ -357,12 +439,32 @@ class Agent:
         self._last = record
         outbox.append(record)
         self._take_stand()
+        self._tell_followers(record)
         if record.event != "end":  # `close` exports once more is known
             self._export()
 
     def _take_stand(self) -> None:
         _, totals = self._opened()
         self.standing = Standing(totals, self._last, is_final=self._early is None)
+
+    def _tell_followers(self, *records: EmissionRecord) -> None:
+        """Show records once they stand: those that may be written anew are kept until then."""
+        if not self._parts.followers:
+            return
+        self._untold.extend(records)
+        if self._early is not None:
+            return
+        told, self._untold = self._untold, []
+        for record in told:
+            for follower in self._parts.followers:
+                follower.take(record)
+
+    def _await_followers(self) -> None:
+        """Give those who are shown the records a last moment, together; less where somebody waits."""
+        for follower in self._parts.followers:
+            while not follower.wait(FOLLOWER_LOOK_S):
+                if self._ends_briefly:
+                    return
 
     def _is_settled(self) -> bool:
         """Whether the late sources have spoken: who and where, and then the carbon intensity there."""
@@ -393,6 +495,7 @@ class Agent:
             self.totals = totals
             self._last = records[-1] if early else None
             outbox.rewrite(records)
+            self._untold = [*records] if self._parts.followers else []
         outbox.release()
 
     def _start_record(self) -> EmissionRecord:
@@ -410,7 +513,11 @@ class Agent:
         estimate = estimate_window(metered.usage, shares, factors)
         event: Event = "window" if metered.end_reason is None else "end"
         occasion = Occasion(
-            f"{self._stem}.{metered.sequence}", metered.window, event, metered.end_reason
+            f"{self._stem}.{metered.sequence}",
+            metered.window,
+            event,
+            metered.end_reason,
+            metered.phases,
         )
         return window_record(known.identity, factors, occasion, Metered(metered.usage, estimate))
 
@@ -466,9 +573,13 @@ class Agent:
         if totals.merged.facility_energy_kwh is not None:
             known = self._now()
             row = codecarbon_row(totals.merged, known.place.hardware, known.country_name)
-            self._try("emissions.csv", lambda files: write_row(files.paths()[1], row))
+            self._try("emissions.csv", lambda files: write_row(self._csv_path(files), row))
         for watcher in self._watchers:
             watcher(totals)
+
+    def _csv_path(self, files: SideFiles) -> Path:
+        chosen = self._parts.emissions_csv
+        return files.paths()[1] if chosen is None else chosen
 
     def _try(self, name: str, write: Callable[[SideFiles], None]) -> None:
         try:

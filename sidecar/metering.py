@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from sidecar.agent import Agent, Wake
 from sidecar.exporters.summary import Totals
+from sidecar.exporters.tracker_feed import LOCAL_DEADLINE_S
 from sidecar.settings import Settings
 
 GRACE_S: Final = 10.0
@@ -20,6 +21,9 @@ GRACE_S: Final = 10.0
 
 LOOK_PERIOD_S: Final = 0.02
 """The end is looked for this often once it is awaited."""
+
+ASK_S: Final = 0.5
+"""How long the metering is waited for where it is asked: a volume or a driver may hold it up."""
 
 _LEFT: Final = "what is on the volume stays there; does the volume or the far side hang?"
 
@@ -30,7 +34,9 @@ _log = logging.getLogger(__name__)
 
 def patience_s(settings: Settings) -> float:
     """Return how long the end may take."""
-    return GRACE_S + (0.0 if settings.transport == "none" else settings.ship_deadline)
+    shipping_s = 0.0 if settings.transport == "none" else settings.ship_deadline
+    showing_s = max(settings.export_deadline, LOCAL_DEADLINE_S) if settings.export else 0.0
+    return GRACE_S + shipping_s + showing_s
 
 
 class Metering:

@@ -3,6 +3,7 @@
 `GET /healthz`: 200 while metering goes on. `GET /metrics`: Prometheus text. `GET` or `POST
 /terminating`: the preStop hook; from then on windows are short and shipped at once. Nothing here can
 stop or delay the metering, and nothing secret is told: the address may be open to the whole cluster.
+What programs of the pod ask is answered by `sidecar.program_calls`.
 `HttpServer` below it, which bounds what clients can take, serves the node meter too.
 """
 
@@ -25,7 +26,7 @@ CONNECTIONS_MAX: Final = 8
 """Requests served at the same time; one more ends the oldest, so that none can hold a place."""
 
 BODY_BYTES_MAX: Final = 64 * 1024
-"""So much of a request's body is read, and dropped."""
+"""So much of a request's body is read."""
 
 HEAD_BYTES_MAX: Final = 32 * 1024
 """So much of a request's head is read; http.server itself would take 6 MB."""
@@ -61,11 +62,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One HTTP request: its path without the query, and who it says to come from."""
+    """One HTTP request: its path without the query, and who it says to come from.
+
+    `peer` is the address that it comes from; of the body there is what is within bounds.
+    """
 
     method: str
     path: str
     authorization: str | None = None
+    peer: str = ""
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +123,20 @@ class HttpServer:
 
 
 class StatusServer(HttpServer):
-    """Speaks for what is watched."""
+    """Speaks for what is watched; `others` answers first, what it does not know with None."""
 
     def __init__(
-        self, address: tuple[str, int], watched: Watched, metrics: Callable[[], tuple[bytes, str]]
+        self,
+        address: tuple[str, int],
+        watched: Watched,
+        metrics: Callable[[], tuple[bytes, str]],
+        others: Callable[[Asked], Answer | None] = lambda _: None,
     ) -> None:
         self._watched = watched
         self._metrics = metrics
         super().__init__(
             address,
-            lambda asked: self.answer(asked.method, asked.path),
+            lambda asked: others(asked) or self.answer(asked.method, asked.path),
             Bounds(CONNECTIONS_MAX, REQUEST_S),
         )
 
@@ -161,8 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = cast("BufferedIOBase", _BoundedInput(self.rfile))
 
     def _respond(self) -> None:
-        self._drop_body()
-        answer = self._answer()
+        answer = self._answer(self._body())
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
         self.send_header("Content-Length", str(len(answer.body)))
@@ -176,20 +185,26 @@ class _Handler(BaseHTTPRequestHandler):
     # The names http.server calls; to any other method it answers 501.
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _respond  # noqa: N815
 
-    def _answer(self) -> Answer:
+    def _answer(self, body: bytes) -> Answer:
         server = cast("_Server", self.server)
         path = self.path.partition("?")[0]
         try:
-            return server.answer(Asked(self.command, path, self.headers.get("Authorization")))
+            return server.answer(
+                Asked(
+                    self.command, path, self.headers.get("Authorization"),
+                    str(self.client_address[0]), body,
+                )
+            )  # fmt: skip
         except Exception:  # noqa: BLE001 - what is told of the metering must not end with it
             _log.exception("%s could not be answered, which is a bug", path[:80])
             return Answer(500, b"this could not be answered; see the log\n")
 
-    def _drop_body(self) -> None:
+    def _body(self) -> bytes:
         """Read a small body: closing with bytes unread resets the connection and loses the answer."""
         length = self.headers.get("Content-Length", "")
         if length.isascii() and length.isdigit() and len(length) < 9:
-            self.rfile.read(min(int(length), BODY_BYTES_MAX))
+            return self.rfile.read(min(int(length), BODY_BYTES_MAX))
+        return b""
 
     def log_message(self, *_: object) -> None:
         """Log no requests: kubelet asks every few seconds."""

@@ -130,19 +130,19 @@ def test_the_totals_now_hold_the_open_window_and_write_nothing(scene, tmp_path):
     agent, machine = scene.agent, scene.machine
     agent.open()
     machine.run(5)
-    now = agent.totals_now()
+    now = agent.run_so_far().totals
     assert (now.windows, now.merged.duration_s) == (1, 5.0)
     assert now.merged.energy_kwh > 0
     assert windows(tmp_path) == []
     machine.run(5)
-    assert agent.totals_now().merged.energy_kwh == pytest.approx(2 * now.merged.energy_kwh)
+    assert agent.run_so_far().totals.merged.energy_kwh == pytest.approx(2 * now.merged.energy_kwh)
 
 
 def test_a_flush_ends_the_window_and_its_totals_are_those_that_were_told(scene, tmp_path):
     agent, machine = scene.agent, scene.machine
     agent.open()
     machine.run(5)
-    before = agent.totals_now()
+    before = agent.run_so_far().totals
     assert agent.flush() == before
     assert [row["duration_s"] for row in windows(tmp_path)] == [5.0]
 

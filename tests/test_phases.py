@@ -63,8 +63,20 @@ def test_a_name_of_any_script_is_valid(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", " a", "a ", "a\nb", "a\tb", "\x1b[31m", "a\u202eb", "a\u200bb", "\ud800", "x" * 65]
-    + ["漢" * 43],
+    [
+        "",
+        " ",
+        " a",
+        "a ",
+        "a\nb",
+        "a\tb",
+        "\x1b[31m",
+        "a\u202eb",
+        "a\u200bb",
+        "\ud800",
+        "x" * 65,
+        "漢" * 43,
+    ],
 )
 def test_an_empty_hidden_or_long_name_is_refused(name):
     with pytest.raises(ValueError, match="name of a phase"):

@@ -6,11 +6,12 @@ import math
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
-from sidecar.agent import Agent
+from sidecar.agent import Agent, RunSoFar
 from sidecar.assembly import assemble
+from sidecar.cli.leaving import leave
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
@@ -19,8 +20,10 @@ from sidecar.exporters.energy_metrics import energy_samples
 from sidecar.exporters.prometheus import prometheus_text
 from sidecar.exporters.summary import Totals, totals_text
 from sidecar.exporters.termination import termination_message, write_termination_message
-from sidecar.metering import Metering, patience_s
+from sidecar.metering import ASK_S, Metering, patience_s
 from sidecar.outbox import samples
+from sidecar.phases import PhaseBook
+from sidecar.program_calls import ProgramCalls
 from sidecar.settings import Settings, SettingsError, parse_duration_s
 from sidecar.status import StatusServer
 from sidecar.supervise import SignalWaiter
@@ -51,37 +54,39 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--for", dest="duration", metavar="DURATION", help="stop after this long")
     add_settings(parser)
     arguments = parser.parse_args(argv)
+    book = PhaseBook()
     try:
         # What lies about in a pod is the training code's, not its owner's word on the sidecar.
         settings = settings_from(arguments, finds_files=False)
         limit_s = _limit_s(arguments.duration)
         set_up_logs(settings)
         with logs_held():
-            agent = Agent(assemble(settings, os.environ, "run"))
+            agent = Agent(replace(assemble(settings, os.environ, "run"), phases=book))
     except SettingsError as error:
         if not stands_by(os.environ):
             raise
         return stand_by(error, _stopping())
     with SignalWaiter(_stopping()) as waiter:
         agent.begin()
-        sidecar = _Sidecar(agent, settings)
+        sidecar = _Sidecar(agent, settings, book)
         with sidecar.served(), progress_shown(agent):
             sidecar.metering.start()
             _log.info("metering; records go to %s", settings.volume)
             reason = _until(waiter, limit_s, sidecar)
             is_well = sidecar.end(reason, waiter)
-    return 0 if is_well else EXIT_METERING_FAILED
+    return leave(0 if is_well else EXIT_METERING_FAILED, settings)
 
 
 class _Sidecar:
     """An agent at work, what it says of itself, and its last words."""
 
-    def __init__(self, agent: Agent, settings: Settings) -> None:
+    def __init__(self, agent: Agent, settings: Settings, book: PhaseBook) -> None:
         self.agent = agent
         self._settings = settings
         self._reason = "running"
         self._is_terminating = False
         self.metering = Metering(agent, self._ended)
+        self._calls = ProgramCalls(book, self.metering.nudge, self._so_far)
         agent.watch(self._keep_message)
 
     @property
@@ -116,7 +121,7 @@ class _Sidecar:
             yield
             return
         try:
-            server = StatusServer(self._settings.listen, self, self._metrics)
+            server = StatusServer(self._settings.listen, self, self._metrics, self._calls.answer)
             server.start()
         except (OSError, RuntimeError) as error:
             # Records matter more than what is said of them.
@@ -136,6 +141,9 @@ class _Sidecar:
         state, standing = self.agent.state(), self.agent.standing
         energy = energy_samples(standing) if standing else ()
         return prometheus_text((*energy, *(samples(state) if state else ())))
+
+    def _so_far(self) -> RunSoFar | None:
+        return self.metering.ask(Agent.run_so_far, ASK_S)
 
     def _keep_message(self, totals: Totals) -> None:
         """Renew the termination message once the end is near: SIGKILL may come before any signal."""

@@ -1,0 +1,173 @@
+"""What the programs of a pod may ask and tell their sidecar over the pod's loopback, and nobody else.
+
+`POST /v1/phases`: which phase the program is in. `GET /v1/run`: the totals of the run so far. Whoever
+calls from another address than loopback is refused. What is told is not trusted: it is bounded, and
+decides nothing but how the time of windows is named.
+"""
+
+import ipaddress
+import json
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sidecar.agent import RunSoFar
+from sidecar.phases import NAMES_MAX, PhaseBook, Told, valid_phase
+from sidecar.record import to_mapping
+from sidecar.status import Answer, Asked
+from sidecar.version import VERSION
+
+SERVICE: Final = "emissions-sidecar"
+"""What an answer of `GET /v1/run` is known by."""
+
+PHASES_PATH: Final = "/v1/phases"
+RUN_PATH: Final = "/v1/run"
+
+CALLS_PER_S: Final = 20
+"""Calls answered each second, of all programs together; a program of ours calls once a second."""
+
+FRESH_S: Final = 1.0
+"""The meters are read for an answer at most so often; in between it is as old."""
+
+_PROCESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_JSON: Final = "application/json"
+
+
+class ProgramCalls:
+    """Answers for a run. `turned` is called when a program's phase has changed; it returns at once.
+
+    `read` reads the meters; None where they do not answer in time.
+    """
+
+    def __init__(
+        self,
+        book: PhaseBook,
+        turned: Callable[[], None],
+        read: Callable[[], RunSoFar | None],
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._book = book
+        self._turned = turned
+        self._read = read
+        self._monotonic_s = monotonic_s
+        self._rate = _Rate(CALLS_PER_S, monotonic_s)
+        self._lock = threading.Lock()
+        self._last: RunSoFar | None = None
+        self._next_s = -math.inf
+
+    def answer(self, asked: Asked) -> Answer | None:
+        """Answer one call; None where it is none of these."""
+        if asked.path not in (PHASES_PATH, RUN_PATH):
+            return None
+        if not _is_loopback(asked.peer):
+            return Answer(403, b"only containers of this pod may ask, over its loopback address\n")
+        method = "POST" if asked.path == PHASES_PATH else "GET"
+        if asked.method != method:
+            return Answer(405, f"{method} is wanted\n".encode(), allow=method)
+        if not self._rate.allows():
+            return Answer(429, f"more than {CALLS_PER_S} calls a second\n".encode())
+        return self._told(asked.body) if asked.path == PHASES_PATH else self._run()
+
+    def _told(self, body: bytes) -> Answer:
+        try:
+            process, told = parse_told(body)
+        except ValueError as error:
+            return Answer(400, f"{error}\n".encode())
+        if self._book.tell(process, told):
+            self._turned()
+        return Answer(200, b"{}\n", _JSON)
+
+    def _run(self) -> Answer:
+        run = self._so_far()
+        if run is None:
+            return Answer(503, b"the run cannot be told now; ask again\n")
+        content = json.dumps(run_mapping(run), ensure_ascii=False)
+        return Answer(200, content.encode(errors="replace") + b"\n", _JSON)
+
+    def _so_far(self) -> RunSoFar | None:
+        with self._lock:
+            if self._monotonic_s() >= self._next_s:
+                self._last = self._read() or self._last
+                self._next_s = self._monotonic_s() + FRESH_S
+            return self._last
+
+
+def parse_told(body: bytes) -> tuple[str, Told]:
+    """Read what a program tells: its process, and phases. Raises ValueError with what is wrong."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the body is no JSON") from error
+    if not isinstance(content, dict):
+        raise ValueError("the body must be an object")
+    process, phase = content.get("process"), content.get("phase")
+    if not isinstance(process, str) or not _PROCESS.fullmatch(process):
+        raise ValueError("process must be 1 to 64 letters, digits, dots and dashes")
+    if phase is not None and not isinstance(phase, str):
+        raise ValueError("phase must be a text, or null")
+    told = Told(
+        phase=None if phase is None else valid_phase(phase),
+        seconds=_seconds(content.get("seconds", {})),
+        elapsed_s=_number(content.get("elapsed_s", 0.0)),
+    )
+    return process, told
+
+
+def _seconds(content: object) -> Mapping[str, float]:
+    if not isinstance(content, dict) or len(content) > NAMES_MAX + 1:
+        raise ValueError(f"seconds must be an object of at most {NAMES_MAX + 1} phases")
+    return {valid_phase(name): _number(part_s) for name, part_s in content.items()}
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e9:
+        raise ValueError("seconds must be numbers that are not negative")
+    return float(value)
+
+
+def run_mapping(run: RunSoFar) -> dict[str, Any]:
+    """Return a run as it stands as JSON types."""
+    hardware = run.hardware
+    return {
+        "service": SERVICE,
+        "tool_version": VERSION,
+        "windows": run.totals.windows,
+        "totals": to_mapping(run.totals.merged),
+        "country_name": run.country_name,
+        "cpu_model": hardware.cpu_model,
+        "logical_cpus": hardware.logical_cpus,
+        "memory_total_gib": hardware.memory_total_gib,
+    }
+
+
+def _is_loopback(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+class _Rate:
+    """So many a second, and as many at once."""
+
+    def __init__(self, per_s: float, monotonic_s: Callable[[], float]) -> None:
+        self._per_s = per_s
+        self._monotonic_s = monotonic_s
+        self._lock = threading.Lock()
+        self._left = per_s
+        self._since_s = monotonic_s()
+
+    def allows(self) -> bool:
+        with self._lock:
+            now_s = self._monotonic_s()
+            self._left = min(self._per_s, self._left + (now_s - self._since_s) * self._per_s)
+            self._since_s = now_s
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
