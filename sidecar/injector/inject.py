@@ -371,7 +371,7 @@ class _Injection:
                 one
                 for one in objects_at(container, "env")
                 # A hardened node refuses a container that asks for GPUs it was not given.
-                if requests.gpus or not str(one.get("name")).startswith("NVIDIA_")
+                if requests.may_hold_gpus or not str(one.get("name")).startswith("NVIDIA_")
             ),
             *({"name": name, "value": value} for name, value in requests.variables().items()),
             *run_variables(self._spec, self._labels),

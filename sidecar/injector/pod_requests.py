@@ -1,12 +1,14 @@
-"""What the containers of a pod request in sum, exactly, as Kubernetes adds it up.
+"""What the scheduler keeps for a pod, exactly, as Kubernetes works it out.
 
-Counted are the containers and the native sidecars, which run at the same time. A container without
-a request counts by its limit, as Kubernetes defaults it.
+Kubernetes documentation, "Init Containers", "Resource sharing within containers": the larger of what
+containers and native sidecars request together, and of what any init container requests with the native
+sidecars before it. A container without a request counts by its limit, as Kubernetes defaults it. Pods
+with resources of their own (pod-level) are never injected.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -15,7 +17,10 @@ from sidecar.identity.bounded import shown
 from sidecar.injector.pod_shape import JsonObject, is_native_sidecar, object_at, objects_at
 from sidecar.meters.pod.requests import REQUESTS_CPU, REQUESTS_GPU, REQUESTS_MEMORY
 
-GPU_RESOURCE: Final = "nvidia.com/gpu"
+GPU_VENDORS: Final = frozenset({"nvidia.com", "amd.com", "gpu.intel.com"})
+WHOLE_GPUS: Final = frozenset({"nvidia.com/gpu", "nvidia.com/gpu.shared", "amd.com/gpu"})
+"""Extended resources of device plugins; `gpu.shared` counts replicas, as `gpu` does where GPUs are
+shared under that name (k8s-device-plugin, README, "Shared Access to GPUs")."""
 
 REQUEST_VARIABLES: Final = (REQUESTS_CPU, REQUESTS_MEMORY, REQUESTS_GPU)
 
@@ -31,30 +36,66 @@ _POWERS_OF_1024: Final = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _MAX: Final = Fraction(2**63 - 1)
 """Kubernetes cuts a quantity off here."""
 
+_MIG: Final = re.compile(r"nvidia\.com/mig-(?P<slices>[1-9])g\..+", re.ASCII)
+_A30: Final = re.compile(r"nvidia\.com/mig-(?:1g\.6gb|2g\.12gb|4g\.24gb)(?:\..*)?", re.ASCII)
+"""A profile names its compute slices, of 7 that a board has, or of 4 of an A30: NVIDIA MIG User Guide,
+"Supported MIG Profiles"."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodRequests:
-    """The sums, and what could not be read and counts as nothing."""
+    """What the scheduler keeps for the pod, and what could not be read and counts as nothing.
+
+    `gpus` counts whole GPUs (or replicas of them) and parts of MIG boards; None = not told: the pod
+    holds something of a vendor of GPUs, or a ResourceClaim, of which nobody can say here what it is.
+    """
 
     cpu_millicores: int
     memory_bytes: int
-    gpus: int
+    gpus: Fraction | None
     problems: tuple[str, ...] = ()
 
+    @property
+    def may_hold_gpus(self) -> bool:
+        """Whether the pod may have a GPU."""
+        return self.gpus is None or self.gpus > 0
+
     def variables(self) -> dict[str, str]:
-        """Return the environment variables that tell the sidecar."""
-        values = (f"{self.cpu_millicores}m", str(self.memory_bytes), str(self.gpus))
+        """Return the environment variables that tell the sidecar; an empty one tells nothing."""
+        gpus = "" if self.gpus is None else _gpu_text(self.gpus)
+        values = (f"{self.cpu_millicores}m", str(self.memory_bytes), gpus)
         return dict(zip(REQUEST_VARIABLES, values, strict=True))
 
 
 def pod_requests(spec: JsonObject) -> PodRequests:
-    """Add up the requests of a pod's spec."""
-    sidecars = filter(is_native_sidecar, objects_at(spec, "initContainers"))
+    """Return the effective requests of a pod's spec."""
     reader = _Reader()
-    for container in (*sidecars, *objects_at(spec, "containers")):
-        reader.add(container)
-    cpu, memory, gpus = (min(total, int(_MAX)) for total in reader.totals.values())
-    return PodRequests(cpu, memory, gpus, tuple(reader.problems))
+    run = [reader.amounts(container) for container in objects_at(spec, "containers")]
+    init = [
+        (reader.amounts(container), is_native_sidecar(container))
+        for container in objects_at(spec, "initContainers")
+    ]
+    cpu, memory, gpus = (
+        min(_effective([one[place] for one in run], [(one[place], stays) for one, stays in init]), _MAX)
+        for place in range(3)
+    )  # fmt: skip
+    is_told = gpus > 0 or not reader.holds_unknown
+    return PodRequests(int(cpu), int(memory), gpus if is_told else None, tuple(reader.problems))
+
+
+def _effective(run: Sequence[Fraction], init: Sequence[tuple[Fraction, bool]]) -> Fraction:
+    """Return the larger of what runs together in the end, and of what runs at any time before."""
+    beside = most = Fraction(0)
+    for amount, stays in init:
+        most = max(most, amount + beside)
+        beside += amount if stays else 0
+    return max(most, sum(run, beside))
+
+
+def _gpu_text(gpus: Fraction) -> str:
+    """Spell a number of GPUs as a quantity: whole, or cut to millionths, so that sums stay within."""
+    millionths = math.floor(gpus * 10**6)
+    return f"{millionths}u" if millionths % 10**6 else str(millionths // 10**6)
 
 
 def exact_quantity(text: str) -> Fraction:
@@ -78,20 +119,39 @@ def exact_quantity(text: str) -> Fraction:
 
 
 class _Reader:
-    """Adds up container by container; each amount is rounded up, as Kubernetes rounds it."""
+    """Reads container by container; each amount is rounded up, as Kubernetes rounds it."""
 
     def __init__(self) -> None:
-        self.totals = {"cpu": 0, "memory": 0, GPU_RESOURCE: 0}
         self.problems: list[str] = []
+        self.holds_unknown = False
 
-    def add(self, container: JsonObject) -> None:
+    def amounts(self, container: JsonObject) -> tuple[Fraction, Fraction, Fraction]:
+        """Return millicores, bytes, and GPUs."""
         resources = object_at(container, "resources")
         requests, limits = object_at(resources, "requests"), object_at(resources, "limits")
-        for name, unit in (("cpu", Fraction(1, 1000)), ("memory", Fraction(1))):
-            source = limits if requests.get(name) is None else requests
-            self.totals[name] += math.ceil(self._amount(source, name) / unit)
-        gpus = (self._amount(part, GPU_RESOURCE) for part in (requests, limits))
-        self.totals[GPU_RESOURCE] += math.ceil(max(gpus))
+        self.holds_unknown |= bool(objects_at(resources, "claims"))
+        both = {**requests, **{name: value for name, value in limits.items() if value is not None}}
+        gpus = sum((self._gpus(both, name) for name in both), Fraction(0))
+        either = {
+            **limits,
+            **{name: value for name, value in requests.items() if value is not None},
+        }
+        cpu = math.ceil(self._amount(either, "cpu") * 1000)
+        return Fraction(cpu), Fraction(math.ceil(self._amount(either, "memory"))), gpus
+
+    def _gpus(self, amounts: Mapping[str, Any], name: str) -> Fraction:
+        """Return how many GPUs an extended resource stands for, and note one that is not known."""
+        vendor, _, _ = str(name).partition("/")
+        if vendor not in GPU_VENDORS:
+            return Fraction(0)
+        count = Fraction(math.ceil(self._amount(amounts, name)))
+        slices = _MIG.fullmatch(str(name))
+        if name in WHOLE_GPUS:
+            return count
+        if slices is None:
+            self.holds_unknown |= count > 0
+            return Fraction(0)
+        return count * Fraction(int(slices["slices"]), 4 if _A30.fullmatch(str(name)) else 7)
 
     def _amount(self, amounts: Mapping[str, Any], name: str) -> Fraction:
         value = amounts.get(name)

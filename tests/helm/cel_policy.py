@@ -125,6 +125,7 @@ def _environment() -> cel.Env:
             _function("asInteger", kind.STRING, kind.INT, _as_integer, is_member=True),
             _function("asApproximateFloat", kind.STRING, kind.DOUBLE, _as_float, is_member=True),
             _function("sum", kind.List(kind.DYN), kind.INT, sum, is_member=True),
+            _function("max", kind.List(kind.DYN), kind.INT, max, is_member=True),
         ],
     )
 

@@ -10,11 +10,30 @@ JSON = st.recursive(
     max_leaves=5,
 )
 QUANTITIES = st.sampled_from(["0", "100m", "1", "1.5", "2", "64Mi", "1Gi", "1e3", "1500M", "0.1"])
+GPU_NAMES = st.sampled_from(
+    [
+        "nvidia.com/gpu",
+        "nvidia.com/gpu.shared",
+        "nvidia.com/mig-1g.5gb",
+        "nvidia.com/mig-1g.10gb.me",
+        "nvidia.com/mig-3g.40gb",
+        "nvidia.com/mig-2g.12gb",
+        "nvidia.com/a100",
+        "amd.com/gpu",
+        "gpu.intel.com/i915",
+        "example.com/gpu",
+    ]
+)
 AMOUNTS = st.dictionaries(
     st.sampled_from(["cpu", "memory", "ephemeral-storage"]), QUANTITIES, max_size=3
-) | st.just({"nvidia.com/gpu": "1"})
+) | st.dictionaries(GPU_NAMES, st.sampled_from(["0", "1", "3"]), min_size=1, max_size=2)
 RESOURCES = st.fixed_dictionaries(
-    {}, optional={"requests": st.none() | AMOUNTS, "limits": st.none() | AMOUNTS}
+    {},
+    optional={
+        "requests": st.none() | AMOUNTS,
+        "limits": st.none() | AMOUNTS,
+        "claims": st.none() | st.lists(st.just({"name": "gpu"}), max_size=1),
+    },
 )
 GUARANTEED = st.fixed_dictionaries({"cpu": QUANTITIES, "memory": QUANTITIES}).map(
     lambda amounts: {"requests": amounts, "limits": dict(amounts)}

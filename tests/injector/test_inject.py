@@ -82,14 +82,15 @@ def test_a_pod_without_annotations_gets_them(metadata) -> None:
     }
 
 
-def test_requests_are_added_up_over_containers_and_native_sidecars() -> None:
-    def requesting(**amounts):
-        return {"resources": {"requests": amounts}}
+def requesting(**amounts):
+    return {"resources": {"requests": amounts}}
 
+
+def test_requests_are_added_up_over_containers_and_native_sidecars() -> None:
     spec = {
         "initContainers": [
             {"name": "a", "restartPolicy": "Always", **requesting(cpu="1.5", memory="1Gi")},
-            {"name": "b", **requesting(cpu="64", memory="1Ti")},
+            {"name": "b", **requesting(cpu="1", memory="1Mi")},
         ],
         "containers": [
             {"name": "c", **requesting(cpu="100m", memory="1500M")},
@@ -100,6 +101,63 @@ def test_requests_are_added_up_over_containers_and_native_sidecars() -> None:
     found = environment(pod(**spec))
     assert found["EMISSIONS_REQUESTS_CPU"] == "2600m"
     assert found["EMISSIONS_REQUESTS_MEMORY"] == str(1024**3 + 1_500_000_000 + 512)
+
+
+def test_an_init_container_that_needs_more_decides_what_the_scheduler_keeps() -> None:
+    """Kubernetes documentation, "Init Containers": with the native sidecars before it."""
+    spec = {
+        "initContainers": [
+            {"name": "early", "restartPolicy": "Always", **requesting(cpu="1")},
+            {"name": "prepare", **requesting(cpu="32", memory="1Gi")},
+            {"name": "late", "restartPolicy": "Always", **requesting(cpu="2")},
+        ],
+        "containers": [{"name": "train", **requesting(cpu="4", memory="64Gi")}],
+    }
+    found = environment(pod(**spec))
+    assert found["EMISSIONS_REQUESTS_CPU"] == "33000m"
+    assert found["EMISSIONS_REQUESTS_MEMORY"] == str(64 * 1024**3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({}, "0"),
+        ({"nvidia.com/gpu": "8"}, "8"),
+        ({"nvidia.com/gpu.shared": "1"}, "1"),
+        ({"amd.com/gpu": "8"}, "8"),
+        ({"nvidia.com/mig-3g.40gb": "1"}, "428571u"),
+        ({"nvidia.com/mig-7g.80gb": "1"}, "1"),
+        ({"nvidia.com/mig-1g.5gb.me": "1"}, "142857u"),
+        ({"nvidia.com/mig-1g.10gb": "3", "nvidia.com/mig-4g.40gb": "1"}, "1"),
+        ({"nvidia.com/mig-2g.12gb": "1"}, "500000u"),
+        ({"nvidia.com/gpu": "8", "nvidia.com/mlnxnics": "8"}, "8"),
+        ({"nvidia.com/a100": "1"}, ""),
+        ({"nvidia.com/a100": "0"}, "0"),
+        ({"gpu.intel.com/i915": "1"}, ""),
+        ({"example.com/fpga": "1"}, "0"),
+    ],
+)
+def test_gpus_are_told_by_whatever_name_they_have_and_what_is_not_known_is_not_zero(
+    limits, told
+) -> None:
+    one = {"resources": {"limits": limits, "requests": dict(limits)}}
+    assert environment(pod(containers=[one]))["EMISSIONS_REQUESTS_GPU"] == told
+
+
+def test_a_claim_may_be_of_gpus_so_their_number_is_not_told() -> None:
+    claiming = {"resources": {"claims": [{"name": "gpu"}]}}
+    assert environment(pod(containers=[claiming]))["EMISSIONS_REQUESTS_GPU"] == ""
+    beside = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    assert environment(pod(containers=[claiming, beside]))["EMISSIONS_REQUESTS_GPU"] == "1"
+
+
+@pytest.mark.parametrize("name", ["nvidia.com/mig-3g.40gb", "nvidia.com/a100"])
+def test_a_pod_that_may_hold_gpus_is_shown_them_where_that_is_configured(name) -> None:
+    shown = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"}
+    config = config_with(lambda content: content["container"]["env"].append(shown))
+    given = pod(containers=[{"resources": {"limits": {name: "1"}}}])
+    assert shown in sidecar_of(given, config)["env"]
+    assert shown not in sidecar_of(pod(), config)["env"]
 
 
 def test_gpus_count_once_where_both_request_and_limit_are_given() -> None:
