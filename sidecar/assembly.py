@@ -12,6 +12,7 @@ from dataclasses import replace
 from sidecar.agent import Parts
 from sidecar.carbon.intensity import IntensityFeed
 from sidecar.catalogue.lookup import Catalogue
+from sidecar.exporters.trackers import tracker_feeds
 from sidecar.factors import choose_carbon_intensity, refuse_unknown_country
 from sidecar.gpu_meters import GpuFacts, Purpose, gpu_meter
 from sidecar.identity.downward import valid_annotations
@@ -38,11 +39,17 @@ from sidecar.transport.choose import transport_opener
 _log = logging.getLogger(__name__)
 
 
-def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -> Parts:
+def assemble(
+    settings: Settings,
+    environ: Mapping[str, str],
+    purpose: Purpose,
+    *,
+    owns_process: bool = True,
+) -> Parts:
     """Wire identity, meters and catalogue for these settings. Raises SettingsError.
 
     `environ` is where the downward API and AzureML speak from, and the GPU selection where the
-    setting is silent.
+    setting is silent. `owns_process` is False in a program that is metered from within.
     """
     with _blamed(settings, "requests_cpu", "requests_memory", "requests_gpu"):
         reservation = _reservation(settings)
@@ -52,6 +59,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         resolver = IdentityResolver(_resolver_config(settings, environ))
     refuse_unknown_country(settings, catalogue)
     opener = transport_opener(settings, environ)
+    followers = tracker_feeds(settings, environ, owns_process=owns_process)
     node_meter = node_meter_client(settings, environ)
     ladder = pod_ladder(settings, environ, reservation, purpose, node_meter)
     now = resolver.current()
@@ -73,6 +81,7 @@ def assemble(settings: Settings, environ: Mapping[str, str], purpose: Purpose) -
         reserved=reservation,
         open_transport=opener,
         intensity=intensity,
+        followers=followers,
     )
 
 
@@ -120,22 +129,24 @@ def pod_ladder(
 ) -> PodLadder:
     """Return how the pod's part is found: the sources to try, and the one that always answers.
 
-    `auto`: a command is metered by its process tree, unless it is a managed AzureML job, which has
+    `auto`: a command, or a program from within, is metered by its process tree, unless it is a managed AzureML job, which has
     the VM for itself; a sidecar takes the best source that answers, then the share of the pod's
     requests, the whole node where none are told. Raises SettingsError.
     """
     wanted = settings.attribution
     if wanted == "process-tree" and purpose == "run":
         raise SettingsError(
-            f"{origin_of('attribution', settings.origins)}: process-tree needs a command of ours: use 'exec', "
-            "or whole-node or requests"
+            f"{origin_of('attribution', settings.origins)}: process-tree needs a command of ours: use "
+            "'exec', or whole-node or requests"
         )
-    if wanted == "process-tree" or (purpose == "exec" and wanted == "auto"):
+    if wanted == "process-tree" or (purpose != "run" and wanted == "auto"):
         in_kubernetes = "POD_UID" in environ or "KUBERNETES_SERVICE_HOST" in environ
         managed_job = "AZUREML_RUN_ID" in environ and not in_kubernetes
         if managed_job and wanted == "auto":
             return PodLadder((), WholeNodeSource())
-        return PodLadder((), ProcessTreeSource(os.getpid(), settings.proc_root))
+        itself = purpose == "program"
+        tree = ProcessTreeSource(os.getpid(), settings.proc_root, include_root=itself)
+        return PodLadder((), tree)
     by_requests = wanted == "requests" or (wanted != "whole-node" and reservation.is_known)
     last: PodSource = RequestsSource(reservation) if by_requests else WholeNodeSource()
     measured = pod_sources(settings, environ, node_meter)

@@ -468,7 +468,7 @@ class Settings:
     )
     export_deadline: float = setting(
         duration_between(0, 600),
-        "time to hand trackers what is left at the end, 0s to 10m",
+        "time to hand a tracker's server what is left at the end, 0s to 10m",
         metavar="DURATION",
         default=5.0,
         group="track",

@@ -13,7 +13,9 @@ import pytest
 
 _NAMES_OF_LOOPBACK = {"localhost", "ip6-localhost", socket.gethostname()}
 
-_PREFIXES_CLEARED = ("AZUREML_", "EMISSIONS_", "KUBERNETES_", "POD_")
+_PREFIXES_CLEARED = (
+    "AZUREML_", "CODECARBON_", "COMET_", "EMISSIONS_", "KUBERNETES_", "MLFLOW_", "OTEL_", "POD_",
+)  # fmt: skip
 _NAMES_CLEARED = {"CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"} | {
     spelled
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sidecar.agent import Agent
 from sidecar.assembly import assemble
+from sidecar.cli.leaving import leave
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
 from sidecar.exporters.summary import Totals, totals_text
@@ -56,11 +57,11 @@ def main(argv: Sequence[str]) -> int:
             child = Command(command, inherited_environment(), waiter.previous_mask)
         except CommandNotStarted as error:
             _say(f"emissions-sidecar exec: {error}")
-            return error.exit_code
+            return leave(error.exit_code, settings)
         exit_code = _metered(agent, child, waiter, patience_s(settings))
         if not arguments.keep_background:
             child.end_leftovers(waiter)
-    return exit_code
+    return leave(exit_code, settings)
 
 
 def offered() -> list[str]:

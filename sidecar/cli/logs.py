@@ -46,9 +46,13 @@ def set_up_logs(settings: Settings, *, quiet: bool = False) -> None:
     # Third parties speak only when something is wrong: urllib3 logs every request otherwise, and the
     # kubernetes client whole bodies, tokens in them.
     quiet_from = {
-        "urllib3": "WARNING",
+        "urllib3": "ERROR",  # who retries tells the outcome
         "azure": "WARNING",
         "kubernetes": "WARNING",
+        "mlflow": "WARNING",
+        "alembic": "WARNING",
+        "comet_ml": "WARNING",
+        "opentelemetry": "CRITICAL",  # each failure is raised to us, and told once
         "uvicorn": "ERROR",
     }
     for name, level in quiet_from.items():

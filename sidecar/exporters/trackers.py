@@ -1,0 +1,48 @@
+"""Choose the trackers that the settings name; their libraries load only where they are opened."""
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.exporters.comet import comet_opener
+from sidecar.exporters.mlflow import mlflow_opener
+from sidecar.exporters.otlp import otlp_opener
+from sidecar.exporters.tracker_feed import TrackerFeed
+from sidecar.settings import Settings, SettingsError, origin_of
+
+_OPENERS: Final = {"mlflow": mlflow_opener, "comet": comet_opener, "otlp": otlp_opener}
+
+EXTRAS: Final = {
+    "mlflow": ("mlflow", "mlflow"),
+    "comet": ("comet", "comet_ml"),
+    "otlp": ("otel", "opentelemetry.exporter.otlp.proto.http"),
+}
+"""Name of the tracker; the extra that it needs, and the module that shows whether it is there."""
+
+
+def tracker_feeds(
+    settings: Settings, environ: Mapping[str, str], *, owns_process: bool
+) -> tuple[TrackerFeed, ...]:
+    """Return the queues before the trackers that are chosen. Raises SettingsError for a missing extra.
+
+    `owns_process`: this process is ours, not that of somebody's training.
+    """
+    feeds = []
+    for name in settings.export:
+        _require(name, origin_of("export", settings.origins))
+        opener = _OPENERS[name](environ, owns_process=owns_process)
+        feeds.append(TrackerFeed(name, opener, settings.export_deadline))
+    return tuple(feeds)
+
+
+def _require(name: str, origin: str) -> None:
+    extra, module = EXTRAS[name]
+    try:
+        is_there = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        is_there = False
+    if not is_there:
+        raise SettingsError(
+            f"{origin}: export {name!r} needs {module}; install the extra {extra!r}, from a clone: "
+            f"pip install '.[{extra}]'"
+        )
