@@ -17,6 +17,14 @@ LISTEN: Final = ("0.0.0.0", 9443)  # noqa: S104 - a service of a cluster, reache
 KEEP_ALIVE_S: Final = 120
 """Longer than the API server keeps an idle connection (90 s, Go's default): it ends it, not we."""
 
+CONNECTIONS: Final = 256
+REQUESTS: Final = 64
+"""Requests at a time whose bodies have not come whole; those of an API server come in one piece.
+
+Anybody in the cluster may connect. A connection takes 0.3 MiB for TLS, one whose body is long and slow
+some 1 MiB: together less than the chart's limit, and far more than an API server makes.
+"""
+
 _MODULES: Final = ("cryptography", "jsonpatch", "prometheus_client", "starlette", "uvicorn")
 
 _log = logging.getLogger(__name__)
@@ -68,6 +76,13 @@ def _service(settings: Settings, config: Path) -> "Service":
     )
     return Service(
         webhook_app(parts),
-        Serving(host=host, port=port, tls=tls, keep_alive_s=KEEP_ALIVE_S),
+        Serving(
+            host=host,
+            port=port,
+            tls=tls,
+            keep_alive_s=KEEP_ALIVE_S,
+            connections=CONNECTIONS,
+            requests=REQUESTS,
+        ),
         parts.readiness,
     )

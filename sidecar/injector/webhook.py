@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sidecar.exporters.instruments import registry_text
-from sidecar.http_edge import BodyFault, bounded_body, http_error_answer
+from sidecar.http_edge import BodyFault, LargeBodies, bounded_body, http_error_answer
 from sidecar.injector.certificate import Certificate
 from sidecar.injector.config import InjectConfig
 from sidecar.injector.inject import TRACK
@@ -34,7 +34,10 @@ _TRACKED_NAMESPACE: Final = {TRACK: "true"}
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the application is made of. `body_s` is the time for a body, `body_bytes` its length."""
+    """What the application is made of. `body_s` is the time for a body, `body_bytes` its length.
+
+    Of bodies longer than nearly all pods are, `large_bodies` takes few at a time.
+    """
 
     config: InjectConfig
     certificate: Certificate | None = None
@@ -42,6 +45,9 @@ class Parts:
     metrics: InjectorMetrics = field(default_factory=InjectorMetrics)
     body_bytes: int = 3 * 1024**2
     body_s: float = 5.0
+    large_bodies: LargeBodies = field(
+        default_factory=lambda: LargeBodies(at_once=4, from_bytes=64 * 1024)
+    )
 
 
 def webhook_app(parts: Parts) -> Starlette:
@@ -95,7 +101,8 @@ class _Webhook:
     async def _measured(self, request: Request, namespace_labels: Mapping[str, str]) -> Response:
         begun_s = time.perf_counter()
         try:
-            body = await bounded_body(request, self._parts.body_bytes, self._parts.body_s)
+            parts = self._parts
+            body = await bounded_body(request, parts.body_bytes, parts.body_s, parts.large_bodies)
         except BodyFault as fault:
             detail = self._fault_text(fault)
             _log.error("request let through without a patch (body): %s", detail)
