@@ -78,7 +78,7 @@ def assemble(
             ladder,
         ),
         catalogue=catalogue,
-        reserved=reservation,
+        reserved=reservation.of_shared_gpus(settings.gpu_replicas),
         open_transport=opener,
         intensity=intensity,
         followers=followers,

@@ -426,6 +426,11 @@ def test_a_sidecar_without_requests_takes_the_whole_node(tmp_path):
     assert method_of(assemble(settings_in(tmp_path), {}, "run")) == "whole-node"
 
 
+def test_a_replica_of_a_gpu_is_a_part_of_it_where_no_meter_tells(tmp_path):
+    settings = settings_in(tmp_path, requests_gpu="1", gpu_replicas="4")
+    assert assemble(settings, {"POD_UID": "u"}, "run").reserved.gpus == 0.25
+
+
 def test_a_sidecar_cannot_meter_a_tree_it_did_not_start(tmp_path):
     with pytest.raises(SettingsError, match="use 'exec'"):
         assemble(settings_in(tmp_path, attribution="process-tree"), {}, "run")

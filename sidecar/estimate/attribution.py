@@ -42,7 +42,8 @@ def shares_of(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> Shar
 
     - `whole-node`: the pod has the node for itself; all shares are 1.
     - `requests`: r_p / C for CPU (dynamic and idle), memory request / MemTotal, GPU request / GPUs.
-      A request that is not told gives an unknown share; one of zero gives zero.
+      A request that is not told gives an unknown share; one of zero gives zero. Whole GPUs requested
+      where boards are sliced (MIG) give an unknown share, unless the meter tells it.
     - measured ones: dynamic CPU by CPU time ΔT_p / max(Δbusy, ΔT_p), idle CPU by reservation r_p / C
       (by CPU time over capacity, ΔT_p / Δtotal, where none is told), RAM by working set (by request
       where it is not told), GPUs by reservation (`process-tree`: all where none is told).
@@ -65,7 +66,7 @@ def _request_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) -
         cpu=cpu,
         idle=cpu,
         ram=_part(reserved.memory_gib, usage.memory_total_gib),
-        gpu=_part(reserved.gpus, gpu_count),
+        gpu=_gpu_part(usage, reserved, gpu_count),
     )
 
 
@@ -77,12 +78,23 @@ def _measured_shares(usage: NodeUsage, reserved: Reservation, gpu_count: float) 
     memory_gib = usage.pod_working_set_gib
     if memory_gib is None:
         memory_gib = reserved.memory_gib
-    gpu = _part(reserved.gpus, gpu_count)
+    gpu = _gpu_part(usage, reserved, gpu_count)
     if reserved.gpus is None and usage.pod_method == "process-tree":
         gpu = 1.0
     return Shares(
         cpu=_busy_part(usage), idle=idle, ram=_part(memory_gib, usage.memory_total_gib), gpu=gpu
     )
+
+
+def _gpu_part(usage: NodeUsage, reserved: Reservation, gpu_count: float) -> float | None:
+    """Return the GPUs requested of those there are; None where that may be of slices.
+
+    With MIG strategy "single" a slice has the name of a whole GPU; a part of one ("mixed") is told.
+    """
+    has_slices = any(gpu.mig and gpu.pod_share is None for gpu in usage.gpus)
+    if has_slices and reserved.gpus is not None and reserved.gpus > 0 and reserved.gpus % 1 == 0:
+        return None
+    return _part(reserved.gpus, gpu_count)
 
 
 def _rest(usage: NodeUsage) -> Shares:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.estimate.attribution import MEASURED, WHOLE_NODE, shares_of
 from sidecar.meters.pod.requests import Reservation
-from tests.estimate.usages import HOUR_S, node_usage
+from tests.estimate.usages import HOUR_S, gpu_usage, node_usage
 
 
 def test_a_pod_that_has_the_node_for_itself_gets_all_of_it():
@@ -28,6 +28,24 @@ def test_a_pod_that_requests_zero_of_a_kind_owns_nothing_of_it():
 def test_a_request_that_is_not_told_is_unknown_not_zero():
     shares = shares_of(node_usage(pod_method="requests"), Reservation(cpus=1.0), 8)
     assert (shares.ram, shares.gpu) == (None, None)
+
+
+@pytest.mark.parametrize("method", ["requests", "cgroup"])
+@pytest.mark.parametrize(
+    ("requested", "told", "share"),
+    [(1.0, None, None), (8.0, None, None), (3 / 7, None, 3 / 7), (0.0, None, 0.0), (1.0, 0.5, 1.0)],
+)
+def test_a_whole_gpu_of_a_board_in_slices_may_be_one_slice_so_the_share_is_not_known(
+    method, requested, told, share
+):
+    board = gpu_usage(mig=True, pod_share=told)
+    usage = node_usage(pod_cpu_s=0.0, pod_method=method, gpus=(board,))
+    assert shares_of(usage, Reservation(1.0, 8.0, requested), 1).gpu == share
+
+
+def test_a_replica_of_a_shared_gpu_is_a_part_of_it():
+    assert Reservation(1.0, 8.0, 1.0).of_shared_gpus(4) == Reservation(1.0, 8.0, 0.25)
+    assert Reservation(1.0, 8.0).of_shared_gpus(4) == Reservation(1.0, 8.0)
 
 
 def test_requests_beyond_the_node_are_cut_at_the_whole():

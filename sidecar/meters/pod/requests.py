@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from sidecar.meters.reading import MeterStatus, PodMethod, PodReading
@@ -73,6 +73,11 @@ class Reservation:
     def is_known(self) -> bool:
         """Whether anything was told; zero is told, too: such a pod owns nothing."""
         return any(part is not None for part in (self.cpus, self.memory_gib, self.gpus))
+
+    def of_shared_gpus(self, replicas: int) -> Self:
+        """Return the same in whole GPUs, where the device plugin gives each to so many containers."""
+        gpus = None if self.gpus is None else self.gpus / replicas
+        return replace(self, gpus=gpus)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
