@@ -174,10 +174,10 @@ def in_order(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Return spans by their start, each cut where the next begins; of equal starts the last counts."""
     by_start = {span.start_s: span for span in spans}
     ordered = [by_start[start_s] for start_s in sorted(by_start)]
-    ends = (*(span.start_s for span in ordered[1:]), math.inf)
+    later = [*ordered[1:], None]
     return tuple(
-        replace(span, end_s=min(span.end_s, end_s))
-        for span, end_s in zip(ordered, ends, strict=True)
+        span if after is None else replace(span, end_s=min(span.end_s, after.start_s))
+        for span, after in zip(ordered, later[: len(ordered)], strict=True)
     )
 
 
