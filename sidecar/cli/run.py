@@ -15,7 +15,7 @@ from sidecar.cli.leaving import leave
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
 from sidecar.cli.progress import progress_shown
-from sidecar.cli.stand_by import stand_by, stands_by
+from sidecar.cli.stand_by import exit_code, stand_by, stands_by
 from sidecar.exporters.energy_metrics import energy_samples
 from sidecar.exporters.prometheus import prometheus_text
 from sidecar.exporters.summary import Totals, totals_text
@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
             _log.info("metering; records go to %s", settings.volume)
             reason = _until(waiter, limit_s, sidecar)
             is_well = sidecar.end(reason, waiter)
-    return leave(0 if is_well else EXIT_METERING_FAILED, settings)
+    return leave(exit_code(0 if is_well else EXIT_METERING_FAILED, os.environ), settings)
 
 
 class _Sidecar:

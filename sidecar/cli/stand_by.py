@@ -18,8 +18,6 @@ from sidecar.settings import SettingsError, parse_listen
 from sidecar.status import StatusServer
 from sidecar.supervise import SignalWaiter
 
-EXIT_BAD_SETTING: Final = 2
-
 _LOOK_PERIOD_S: Final = 3600.0
 
 _log = logging.getLogger(__name__)
@@ -30,8 +28,17 @@ def stands_by(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("POD_UID"))
 
 
+def exit_code(code: int, environ: Mapping[str, str]) -> int:
+    """Return the code to exit with: 0 in a pod, whatever happened.
+
+    The `podFailurePolicy` of a Job looks at the exit codes of all containers, this one included: what
+    becomes of the training must not depend on it. Log and termination message say what went wrong.
+    """
+    return 0 if stands_by(environ) else code
+
+
 def stand_by(error: SettingsError, stopping: Sequence[signal.Signals]) -> int:
-    """Say what is wrong, answer the liveness probe, and wait for a signal. Returns the exit code."""
+    """Say what is wrong, answer the liveness probe, and wait for a signal. Returns the exit code, 0."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     _log.error("nothing is metered: %s; the pod runs on without records", error)
     with suppress(OSError):
@@ -44,7 +51,7 @@ def stand_by(error: SettingsError, stopping: Sequence[signal.Signals]) -> int:
             continue
         if server is not None:
             server.close()
-    return EXIT_BAD_SETTING
+    return 0
 
 
 class _Nothing:

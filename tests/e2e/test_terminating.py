@@ -295,7 +295,32 @@ def test_a_pod_with_a_bad_setting_has_a_sidecar_that_stands_by(pod: Pod):
         assert pod.ask(running, "/healthz") == (200, "ok\n")
         assert pod.ask(running, "/terminating")[0] == 200
         outcome = running.end()
-    assert outcome.code == 2
+    assert outcome.code == 0
     assert "nothing is metered: " in outcome.stderr
     assert "EMISSIONS_REGOIN" in outcome.stderr
     assert pod.told()["reason"] == "settings"
+
+
+FAILING = """
+import sys
+from sidecar.agent import Agent
+from sidecar.cli import main
+def run(agent, wait):
+    raise KeyError("a bug")
+Agent.run = run
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("pod_uid", "code"), [("11111111-2222-3333-4444-555555555555", 0), ("", 1)]
+)
+def test_in_a_pod_the_exit_code_is_not_the_sidecars_to_give(pod: Pod, pod_uid: str, code: int):
+    """A Job's podFailurePolicy looks at the codes of all containers; ours must decide nothing."""
+    flags = ("run", "--volume", str(pod.volume), "--imds-endpoint", "none")
+    env = environment(POD_UID=pod_uid)
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, *flags], env=env, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert "metering failed; the last window is written" in done.stderr
