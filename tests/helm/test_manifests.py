@@ -393,6 +393,14 @@ def test_a_report_that_may_read_nothing_is_suspended() -> None:
     assert render("default", account).one("CronJob")["spec"]["suspend"] is True
 
 
+def test_a_report_of_many_records_may_take_longer() -> None:
+    def deadline(*options: str) -> int:
+        job = render("blob", *options).one("CronJob")["spec"]["jobTemplate"]["spec"]
+        return int(job["activeDeadlineSeconds"])
+
+    assert (deadline(), deadline("--set=report.activeDeadlineSeconds=14400")) == (3600, 14400)
+
+
 def test_cert_manager_renews_the_certificate_and_keeps_the_authority() -> None:
     rendered = render("cert-manager", "--set=webhook.certs.issuerRef=null")
     leaf = rendered.one("Certificate", "-webhook")["spec"]
