@@ -1,9 +1,12 @@
 """values.schema.json: what is right passes, what is wrong is refused by both Helms."""
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +99,41 @@ def test_the_default_values_and_all_of_ci_fit_the_schema() -> None:
     files = [values_file(one) for one in VALUE_SETS]
     run = check_jsonschema("--schemafile", SCHEMA, CHART / "values.yaml", *files)
     assert run.returncode == 0, run.stdout
+
+
+def values_of(option: str) -> dict[str, Any]:
+    """What `--set` makes of an option."""
+    values: dict[str, Any] = {}
+    for pair in option.split(","):
+        path, _, text = pair.partition("=")
+        *parents, last = re.findall(r"[^.\[\]]+", path)
+        part: Any = values
+        for name, below in itertools.pairwise((*parents, last)):
+            if isinstance(part, list):
+                part += [{}] if len(part) <= int(name) else []
+                part = part[int(name)]
+            else:
+                part = part.setdefault(name, [] if below.isdecimal() else {})
+        part[last] = [int(text[1:-1])] if text.startswith("{") else typed(text)
+    return values
+
+
+def typed(text: str) -> object:
+    return int(text) if text.isdecimal() else {"true": True, "false": False}.get(text, text)
+
+
+def test_check_jsonschema_finds_each_wrong_value_and_no_right_one(tmp_path: Path) -> None:
+    """The same schema, by another implementation than those of the Helms."""
+    wrong, right = tmp_path / "wrong", tmp_path / "right"
+    for directory, options in ((wrong, WRONG), (right, RIGHT[:-2])):
+        directory.mkdir()
+        for number, option in enumerate(options):
+            (directory / f"{number}.json").write_text(json.dumps(values_of(option)))
+    refused = check_jsonschema("--schemafile", SCHEMA, "--output-format=json", *wrong.iterdir())
+    found = {Path(one["filename"]).stem for one in json.loads(refused.stdout)["errors"]}
+    assert [option for number, option in enumerate(WRONG) if str(number) not in found] == []
+    taken = check_jsonschema("--schemafile", SCHEMA, *right.iterdir())
+    assert taken.returncode == 0, taken.stdout
 
 
 def test_every_object_of_ours_refuses_unknown_keys() -> None:
