@@ -13,7 +13,7 @@ from sidecar.meters.condition import Condition
 from sidecar.meters.gpu_meter import GpuMeter
 from sidecar.meters.reading import GpuReading, MeterStatus
 from sidecar.node_meter.grpc_unary import GrpcError
-from sidecar.node_meter.holdings import Shares, held_shares
+from sidecar.node_meter.holdings import Shares, holdings, is_held_whole
 from sidecar.node_meter.mig_parts import MigParts
 from sidecar.node_meter.pod_resources import DeviceHolders, PodDevices, PodName
 
@@ -39,12 +39,19 @@ FORGET_S: Final = 600.0
 
 @dataclass(slots=True)
 class _Board:
-    """One GPU: its counter, the parts of it that pods had, and the shares that they hold now."""
+    """One GPU: its counter, the parts of it that pods had, and the shares that they hold now.
+
+    What the pods in `unclear` hold of it nobody can tell: what is left over is theirs or nobody's, and
+    counts apart. `doubted` are those that are to be told so.
+    """
 
     last_mj: int | None = None
     pods_mj: dict[PodName, int] = field(default_factory=dict)
     folded_mj: int = 0
+    unclear_mj: int = 0
     shares: Shares = field(default_factory=dict)
+    unclear: frozenset[PodName] = frozenset()
+    doubted: set[PodName] = field(default_factory=set)
 
     def advance(self, energy_mj: int | None) -> None:
         """Give a step of the counter to those who hold the GPU; parts of a mJ are nobody's."""
@@ -52,19 +59,35 @@ class _Board:
             return
         step_mj = 0 if self.last_mj is None else max(0, energy_mj - self.last_mj)
         self.last_mj = energy_mj
+        left_mj = step_mj
         for pod, share in self.shares.items():
             part_mj = step_mj if share >= 1.0 else math.floor(step_mj * share)
             self.pods_mj[pod] = self.pods_mj.get(pod, 0) + part_mj
+            left_mj -= part_mj
+        if self.unclear:
+            self.unclear_mj += left_mj
+
+    def become(self, shares: Shares, unclear: frozenset[PodName]) -> None:
+        """Let it be theirs from now on."""
+        self.shares = shares
+        self.unclear = frozenset() if is_held_whole(shares) else unclear
+        self.doubted |= self.unclear
 
     def fold(self, pods: set[PodName]) -> None:
         """Keep only the sum of what these had."""
         for pod in pods:
             self.folded_mj += self.pods_mj.pop(pod, 0)
 
+    def is_doubted(self, pod: PodName) -> bool:
+        """Whether the pod's part was unclear at any time since it was told so last."""
+        is_doubted = pod in self.doubted
+        self.doubted -= {pod} - self.unclear
+        return is_doubted
+
     @property
     def held_mj(self) -> int:
-        """What all pods had."""
-        return self.folded_mj + sum(self.pods_mj.values())
+        """What all pods had, or may have had."""
+        return self.folded_mj + self.unclear_mj + sum(self.pods_mj.values())
 
 
 class NodeGpus:
@@ -72,7 +95,9 @@ class NodeGpus:
 
     Energy between two looks goes to who held the GPU at the first of them. While kubelet does not
     answer its last answer holds: it gives out no devices then. A pod known to have ended holds nothing
-    any more (kubelet lists it until it is deleted).
+    any more (kubelet lists it until it is deleted). Where a pod holds a device that cannot be placed (a
+    slice that NVML does not show, a ResourceClaim), its part of the boards it may be of is not told, nor
+    what nobody had of them.
     """
 
     def __init__(
@@ -177,10 +202,12 @@ class NodeGpus:
     def _take(self, holding: Sequence[PodDevices]) -> None:
         """Let the boards be theirs from now on."""
         models = {reading.uuid: reading.model for reading in self._readings}
-        shares = held_shares(holding, self._allocatable, lambda uuid: self._mig.part(uuid, models))
+        sliced = {reading.uuid for reading in self._readings if reading.mig}
+        found = holdings(holding, self._allocatable, lambda uuid: self._mig.part(uuid, models))
         with self._lock:
             for uuid, board in self._boards.items():
-                board.shares = shares.get(uuid, {})
+                slices = found.unplaced_slices if uuid in sliced else frozenset()
+                board.become(found.shares.get(uuid, {}), slices | found.unplaced)
                 if not self._is_known:  # whose the energy was until now is not known: in no part
                     board.folded_mj = board.last_mj or 0
             self._is_known = True
@@ -200,6 +227,8 @@ class NodeGpus:
         if not self._is_known:
             return reading
         board = self._boards[reading.uuid]
+        if board.is_doubted(pod):
+            return reading
         return replace(
             reading,
             pod_energy_mj=None if reading.energy_mj is None else board.pods_mj.get(pod, 0),
@@ -211,6 +240,8 @@ class NodeGpus:
         if not self._is_known:
             return reading
         board = self._boards[reading.uuid]
+        if board.unclear:
+            return reading
         energy_mj = reading.energy_mj
         return replace(
             reading,

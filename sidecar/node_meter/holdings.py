@@ -18,6 +18,17 @@ Shares = Mapping[PodName, float]
 """What part (0..1) of a device each pod holds; over all pods never more than 1."""
 
 
+class Holdings(NamedTuple):
+    """Who holds what of each board, by its UUID; and pods that hold something nobody can place.
+
+    `unplaced_slices` have MIG devices of some board, `unplaced` anything of any board.
+    """
+
+    shares: dict[str, Shares]
+    unplaced_slices: frozenset[PodName]
+    unplaced: frozenset[PodName]
+
+
 class MigPart(NamedTuple):
     """The board of a MIG device, and which part (0..1) of its compute slices it has: g/G."""
 
@@ -25,11 +36,11 @@ class MigPart(NamedTuple):
     part: float
 
 
-def held_shares(
+def holdings(
     pods: Sequence[PodDevices],
     allocatable: Iterable[str],
     mig_part: Callable[[str], MigPart | None],
-) -> dict[str, Shares]:
+) -> Holdings:
     """Return the shares of each board by its UUID.
 
     A replica holds 1/N of its device; N are those that can be allocated, or those that are held where
@@ -37,6 +48,7 @@ def held_shares(
     """
     replicas = _replicas(pods, allocatable)
     held: dict[str, dict[PodName, float]] = {}
+    unplaced_slices: set[PodName] = set()
     for pod in pods:
         for device_id in pod.device_ids:
             name, is_replica, _ = device_id.partition("::")
@@ -45,13 +57,23 @@ def held_shares(
             if name.startswith("MIG-"):
                 found = mig_part(name)
                 if found is None:
+                    unplaced_slices.add(pod.pod)
                     continue
                 board, part = found.board, part * found.part
             elif not name.startswith("GPU-"):
                 continue
             shares = held.setdefault(board, {})
             shares[pod.pod] = shares.get(pod.pod, 0.0) + part
-    return {board: _at_most_all(shares) for board, shares in held.items()}
+    return Holdings(
+        {board: _at_most_all(shares) for board, shares in held.items()},
+        frozenset(unplaced_slices),
+        frozenset(pod.pod for pod in pods if pod.claims_gpus),
+    )
+
+
+def is_held_whole(shares: Shares) -> bool:
+    """Whether nothing of the device is left for anybody else."""
+    return sum(shares.values()) >= 1.0 - ROUNDING
 
 
 def _replicas(pods: Iterable[PodDevices], allocatable: Iterable[str]) -> Counter[str]:
@@ -61,7 +83,7 @@ def _replicas(pods: Iterable[PodDevices], allocatable: Iterable[str]) -> Counter
 
 
 def _at_most_all(shares: Mapping[PodName, float]) -> Shares:
-    total = sum(shares.values())
-    if total < 1.0 - ROUNDING:
+    if not is_held_whole(shares):
         return shares
+    total = sum(shares.values())
     return {pod: share / total for pod, share in shares.items()}

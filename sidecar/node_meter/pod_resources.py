@@ -2,8 +2,9 @@
 
 k8s.io/kubelet, pkg/apis/podresources/v1/api.proto: `List` names every pod with its containers' devices,
 `GetAllocatableResources` all devices there are. Pods are named, not by uid. A container that runs
-before others of its pod has the same devices as they. Devices of ResourceClaims (DRA) are listed
-apart from these, by names of their drivers: they are not read, so such a GPU counts as nobody's.
+before others of its pod has the same devices as they. Devices of ResourceClaims (DRA, listed from
+Kubernetes 1.34 on) have names that their drivers choose: which GPU one is cannot be told, only that a
+pod has some.
 """
 
 from dataclasses import dataclass
@@ -28,10 +29,14 @@ class PodName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PodDevices:
-    """The ids of a pod's devices, each once, of whatever kind."""
+    """The ids of a pod's devices, each once, of whatever kind.
+
+    `claims_gpus`: it may have GPUs besides, by a ResourceClaim.
+    """
 
     pod: PodName
     device_ids: tuple[str, ...]
+    claims_gpus: bool = False
 
 
 class DeviceHolders(Protocol):
@@ -84,11 +89,22 @@ def decode_pods(response: bytes) -> tuple[PodDevices, ...]:
     found: list[PodDevices] = []
     for pod in delimited(response, 1):
         ids: dict[str, None] = {}
+        claims_gpus = False
         for container in delimited(pod, 3):
             for devices in delimited(container, 2):
                 ids |= dict.fromkeys(texts(devices, 2))
-        found.append(PodDevices(PodName(text(pod, 2), text(pod, 1)), tuple(ids)))
+            claims_gpus |= any(map(_may_be_gpus, delimited(container, 5)))
+        found.append(PodDevices(PodName(text(pod, 2), text(pod, 1)), tuple(ids), claims_gpus))
     return tuple(found)
+
+
+def _may_be_gpus(claim: bytes) -> bool:
+    """Whether a DynamicResource names a driver of GPUs (gpu.nvidia.com), or no driver at all."""
+    names: list[str] = []
+    for resource in delimited(claim, 4):
+        names += texts(resource, 2)  # driver_name
+        names += (text(device, 1) for device in delimited(resource, 1))  # k8s.DRIVER/claim=…
+    return not any(names) or any("gpu" in name.partition("/")[0] for name in names)
 
 
 def decode_allocatable(response: bytes) -> tuple[str, ...]:

@@ -35,13 +35,23 @@ class Counters:
 
     def __init__(self, **energy_mj: int | None) -> None:
         self.energy_mj = dict(energy_mj)
+        self.sliced: set[str] = set()
 
     def sample(self, monotonic_s: float) -> None:
         pass
 
     def read(self, monotonic_s: float) -> tuple[GpuReading, ...]:
         return tuple(
-            GpuReading(f"GPU-{name}", "H100", energy_mj, "energy-counter", 0.0, 0.0, None)
+            GpuReading(
+                f"GPU-{name}",
+                "H100",
+                energy_mj,
+                "energy-counter",
+                0.0,
+                0.0,
+                None,
+                mig=name in self.sliced,
+            )
             for name, energy_mj in self.energy_mj.items()
         )
 
@@ -57,12 +67,13 @@ class Holders:
 
     def __init__(self) -> None:
         self.held: dict[PodName, tuple[str, ...]] = {}
+        self.claim: set[PodName] = set()
         self.fails = False
 
     def pods(self) -> tuple[PodDevices, ...]:
         if self.fails:
             raise GrpcError("kubelet is away")
-        return tuple(PodDevices(pod, ids) for pod, ids in self.held.items())
+        return tuple(PodDevices(pod, ids, pod in self.claim) for pod, ids in self.held.items())
 
     def allocatable(self) -> tuple[str, ...]:
         return ()
@@ -111,6 +122,42 @@ def test_a_pod_that_let_go_keeps_what_it_had():
     scene.look(x=100)
     scene.look(x=150)
     assert (scene.of(A), scene.of(B)) == ({"GPU-x": 100}, {"GPU-x": 50})
+
+
+def test_a_slice_that_nvml_does_not_show_is_not_nothing():
+    scene = Scene(x=0, y=0, z=0)
+    scene.boards.sliced = {"x", "z"}
+    scene.holders.held = {A: ("MIG-hidden",), B: ("GPU-z",)}
+    scene.look()
+    scene.look(x=100, y=50, z=30)
+    assert scene.of(A) == {"GPU-x": None, "GPU-y": 0, "GPU-z": 0}
+    assert scene.of(B) == {"GPU-x": 0, "GPU-y": 0, "GPU-z": 30}
+    assert scene.rest() == {"GPU-x": None, "GPU-y": 50, "GPU-z": 0}
+    assert [gpu.pod_share for gpu in scene.gpus.of(A)] == [None, 0.0, 0.0]
+
+
+def test_a_claim_of_gpus_may_be_any_board_that_nobody_has_whole():
+    scene = Scene(x=0, y=0)
+    scene.holders.held, scene.holders.claim = {A: (), B: ("GPU-y",)}, {A}
+    scene.look()
+    scene.look(x=100, y=50)
+    assert scene.of(A) == {"GPU-x": None, "GPU-y": 0}
+    assert scene.of(B) == {"GPU-x": 0, "GPU-y": 50}
+    assert scene.rest() == {"GPU-x": None, "GPU-y": 0}
+
+
+def test_what_was_unclear_between_two_answers_is_told_once_and_is_never_unallocated():
+    scene = Scene(x=0)
+    scene.boards.sliced = {"x"}
+    scene.holders.held[A] = ("MIG-hidden",)
+    scene.look()
+    scene.look(x=100)
+    scene.holders.held = {}
+    scene.look(x=140)
+    scene.boards.energy_mj["x"] = 150
+    scene.clock.now_s += 5
+    assert scene.rest() == {"GPU-x": 10}
+    assert (scene.of(A), scene.of(A)) == ({"GPU-x": None}, {"GPU-x": 0})
 
 
 def test_a_request_reads_the_counters_anew():

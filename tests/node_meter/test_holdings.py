@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.node_meter.holdings import MigPart, held_shares
+from sidecar.node_meter.holdings import MigPart, holdings
 from sidecar.node_meter.pod_resources import PodDevices, PodName
 
 A, B, C = (PodName("team", name) for name in "abc")
@@ -10,7 +10,7 @@ A, B, C = (PodName("team", name) for name in "abc")
 
 def shares(pods, allocatable=(), mig=None):
     held = [PodDevices(pod, tuple(ids)) for pod, ids in pods.items()]
-    return held_shares(held, allocatable, (mig or {}).get)
+    return holdings(held, allocatable, (mig or {}).get).shares
 
 
 def test_a_whole_board_is_all_its_pods():
@@ -55,6 +55,19 @@ def test_a_board_that_two_pods_hold_is_shared():
 @pytest.mark.parametrize("name", ["MIG-unknown", "0000:0b:00.0", "eth0", "", "::3"])
 def test_what_is_no_gpu_of_nvidia_is_held_by_nobody(name: str):
     assert shares({A: [name]}) == {}
+
+
+def test_who_holds_a_slice_that_cannot_be_placed_is_told_apart_from_who_holds_none():
+    found = holdings(
+        [PodDevices(A, ("MIG-gone", "GPU-1")), PodDevices(B, ("GPU-2", "eth0"))], (), {}.get
+    )
+    assert (found.unplaced_slices, found.unplaced) == ({A}, frozenset())
+    assert found.shares == {"GPU-1": {A: 1.0}, "GPU-2": {B: 1.0}}
+
+
+def test_who_claims_gpus_may_hold_any():
+    found = holdings([PodDevices(A, (), claims_gpus=True), PodDevices(B, ("GPU-2",))], (), {}.get)
+    assert (found.unplaced_slices, found.unplaced) == (frozenset(), {A})
 
 
 IDS = st.sampled_from(

@@ -86,6 +86,24 @@ def test_a_container_that_ran_before_has_the_same_devices_only_once():
     assert decode_pods(answer.SerializeToString())[0].device_ids == ("GPU-a", "GPU-b")
 
 
+@pytest.mark.parametrize(
+    ("claim", "may_be"),
+    [
+        ({"driver_name": "gpu.nvidia.com", "device_name": "gpu-0"}, True),
+        ({"cdi_devices": [{"name": "k8s.gpu.nvidia.com/claim=1f-gpu-0"}]}, True),
+        ({}, True),
+        ({"driver_name": "compute-domain.nvidia.com", "device_name": "channel-0"}, False),
+        ({"driver_name": "net.example.com", "cdi_devices": [{"name": "x/gpu=z"}]}, False),
+    ],
+)
+def test_a_claim_of_a_driver_of_gpus_may_be_gpus(claim, may_be: bool):
+    held = {"name": "c", "dynamic_resources": [{"claim_name": "c", "claim_resources": [claim]}]}
+    answer = message("ListPodResourcesResponse")(
+        pod_resources=[{"name": "train", "namespace": "team", "containers": [held]}]
+    )
+    assert decode_pods(answer.SerializeToString())[0].claims_gpus == may_be
+
+
 def test_an_answer_of_many_pods_comes_whole(kubelet: FakePodResources):
     """More than the window of HTTP/2's flow control, which must be opened again and again."""
     for number in range(500):
