@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from sidecar.amounts import amount, counted
+from sidecar.amounts import counted, energy, mass
 from sidecar.identity.bounded import shown
 from sidecar.report.settle import COMPONENTS, Stretch
 from sidecar.windows import rfc3339
@@ -76,8 +76,8 @@ class Balance:
             total.claimed_energy_kwh += item.claimed_energy_kwh
             total.pods_energy_kwh += item.pods_energy_kwh
             total.untracked_energy_kwh += item.untracked_energy_kwh
-            for name, energy in item.unallocated_energy_kwh.items():
-                total.unallocated_energy_kwh[name] += energy
+            for name, kwh in item.unallocated_energy_kwh.items():
+                total.unallocated_energy_kwh[name] += kwh
             if item.unallocated_emissions_g is not None:
                 total.unallocated_emissions_g = (
                     total.unallocated_emissions_g or 0.0
@@ -96,8 +96,8 @@ class Balance:
             "untracked_energy_kwh": self.untracked_energy_kwh,
             "unallocated_energy_kwh": sum(self.unallocated_energy_kwh.values()),
             **{
-                f"unallocated_{name}_energy_kwh": energy
-                for name, energy in self.unallocated_energy_kwh.items()
+                f"unallocated_{name}_energy_kwh": kwh
+                for name, kwh in self.unallocated_energy_kwh.items()
             },
             "unallocated_emissions_g": self.unallocated_emissions_g,
         }
@@ -120,7 +120,9 @@ def balance_lines(nodes: Sequence[Balance]) -> Iterator[str]:
         return
     settled = _most_settled(nodes)
     if settled:
-        names = [f"{shown(item.node)} {_wh(item.taken_off_kwh)}" for item in settled[:NODES_SHOWN]]
+        names = [
+            f"{shown(item.node)} {energy(item.taken_off_kwh)}" for item in settled[:NODES_SHOWN]
+        ]
         more = f" and {len(settled) - NODES_SHOWN} more" if len(settled) > NODES_SHOWN else ""
         yield (
             f"settled nodes, whose pods claimed more than they had: {', '.join(names)}{more}; "
@@ -128,20 +130,17 @@ def balance_lines(nodes: Sequence[Balance]) -> Iterator[str]:
         )
     total = Balance.of_all(nodes)
     if total.untracked_energy_kwh > 0:
-        yield f"pods without records: {_wh(total.untracked_energy_kwh)}, as the node meter counts them"
+        untracked = energy(total.untracked_energy_kwh)
+        yield f"pods without records: {untracked}, as the node meter counts them"
     parts = total.unallocated_energy_kwh
     yield (
-        f"unallocated, used by no pod with records: {_wh(sum(parts.values()))} of "
-        f"{_wh(total.node_energy_kwh)} of {counted(len(nodes), 'node')} ("
-        + ", ".join(f"{name.upper()} {_wh(energy)}" for name, energy in parts.items())
-        + f"), {amount(total.unallocated_emissions_g)} g CO2e"
+        f"unallocated, used by no pod with records: {energy(sum(parts.values()))} of "
+        f"{energy(total.node_energy_kwh)} of {counted(len(nodes), 'node')} ("
+        + ", ".join(f"{name.upper()} {energy(kwh)}" for name, kwh in parts.items())
+        + f"), {mass(total.unallocated_emissions_g)} CO2e"
     )
 
 
 def _most_settled(nodes: Iterable[Balance]) -> list[Balance]:
     settled = (item for item in nodes if item.is_noteworthy)
     return sorted(settled, key=lambda item: (-item.taken_off_kwh, item.node))
-
-
-def _wh(energy_kwh: float) -> str:
-    return f"{amount(energy_kwh * 1000)} Wh"

@@ -31,7 +31,13 @@ def test_a_mass_is_said_in_the_unit_that_suits_it(grams, text):
 
 @pytest.mark.parametrize(
     ("kwh", "text"),
-    [(0.0, "0 kWh"), (0.0123, "12.3 Wh"), (2139.6, "2.14 MWh"), (5e7, "50 GWh")],
+    [
+        (0.0, "0 Wh"),
+        (2.8e-6, "0.0028 Wh"),  # never mWh: it is one letter from a billion times more
+        (0.0123, "12.3 Wh"),
+        (2139.6, "2.14 MWh"),
+        (5e7, "50 GWh"),
+    ],
 )
 def test_an_energy_is_said_in_the_unit_that_suits_it(kwh, text):
     assert numbers.energy(kwh) == text

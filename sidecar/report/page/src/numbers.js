@@ -21,10 +21,10 @@ function scaled(value, steps) {
 }
 
 const MASSES_G = [[1e9, "kt"], [1e6, "t"], [1e3, "kg"], [1, "g"], [1e-3, "mg"]];
-const ENERGIES_KWH = [[1e6, "GWh"], [1e3, "MWh"], [1, "kWh"], [1e-3, "Wh"], [1e-6, "mWh"]];
+const ENERGIES_KWH = [[1e6, "GWh"], [1e3, "MWh"], [1, "kWh"], [1e-3, "Wh"]]; // no mWh: one letter from a billion times more
 
 export const mass = (grams) => (grams === 0 ? "0 g" : scaled(grams, MASSES_G));
-export const energy = (kwh) => (kwh === 0 ? "0 kWh" : scaled(kwh, ENERGIES_KWH));
+export const energy = (kwh) => (kwh === 0 ? "0 Wh" : scaled(kwh, ENERGIES_KWH));
 
 export function percent(ratio) {
   return ratio === null || ratio === undefined || !Number.isFinite(ratio)
