@@ -56,7 +56,8 @@ _KUBELET_RESOURCES: Final = {"stats": "stats", "metrics": "metrics", "logs": "lo
 authentication/authorization"; KEP-2862): subresources of nodes. All else is nodes/proxy."""
 
 _API_PATH: Final = re.compile(
-    r"/api(?:s/(?P<group>[^/]+))?/v[^/]+(?:/namespaces/(?P<namespace>[^/]+))?/(?P<resource>[^/?]+)"
+    r"/api(?:s/(?P<group>[^/]+))?/v[^/]+(?:/namespaces/(?P<namespace>[^/?]+)(?=/))?"
+    r"/(?P<resource>[^/?]+)(?P<name>/[^/?]+)?"
 )
 
 
@@ -229,8 +230,8 @@ class KubernetesHttp:
 
 def missing_rule(method: str, path: str) -> str:
     """Say which rule of a Role or ClusterRole this request needs."""
-    verb = "create" if method == "POST" else "get"
     found = _API_PATH.match(path)
+    verb = "create" if method == "POST" else "get" if found is None or found["name"] else "list"
     if found is None:
         part = re.split(r"[/?]", path.lstrip("/"))[0]
         return f"a ClusterRole with {verb} on nodes/{_KUBELET_RESOURCES.get(part, 'proxy')}"

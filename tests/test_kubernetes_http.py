@@ -180,6 +180,9 @@ def test_a_missing_rule_is_named(kubelet: FakeKubelet, http: KubernetesHttp) -> 
         ),
         ("GET", "/api/v1/namespaces/a/pods/p", "a Role in namespace a with get on pods"),
         ("GET", "/api/v1/nodes/n", "a ClusterRole with get on nodes"),
+        ("GET", "/api/v1/pods?limit=200", "a ClusterRole with list on pods"),
+        ("GET", "/api/v1/namespaces?limit=200", "a ClusterRole with list on namespaces"),
+        ("GET", "/api/v1/namespaces/a/pods?limit=2", "a Role in namespace a with list on pods"),
     ],
 )
 def test_the_rule_a_request_needs_follows_from_its_path(method: str, path: str, rule: str) -> None:

@@ -11,7 +11,7 @@ import ibis
 import ibis.expr.types as ir
 
 from sidecar.report.expressions import MEASURED_COLUMNS, Schema, schema
-from sidecar.report.figures.inputs import FactorUse, RunFacts, SubscriptionMonth
+from sidecar.report.figures.inputs import FactorUse, HourOfRegion, RunFacts, SubscriptionMonth
 
 if TYPE_CHECKING:
     from sidecar.report.engine import Engine
@@ -22,7 +22,7 @@ FACT_COLUMNS: Final[Schema] = {
     **MEASURED_COLUMNS,
     **schema(
         ("carbon_intensity_source", "carbon_intensity_year", "pue", "identity_source",
-         "cpu_power_source", "subscription_id", "annotations", "vm_size", "vm_id", "cpu_power_method",
+         "cpu_power_source", "subscription_id", "annotations", "vm_size", "vm_id", "provider", "cpu_power_method",
          "gpu_method", "gpus")
     ),
 }  # fmt: skip
@@ -42,18 +42,18 @@ class Facts:
     """`budgets` are the latest annotation per project; `runs` by project and run id."""
 
     factors: Sequence[FactorUse] = ()
+    hours: Sequence[HourOfRegion] = ()
     subscriptions: Sequence[SubscriptionMonth] = ()
     budgets: Mapping[str, str] | None = None
     runs: Mapping[tuple[str | None, str | None], RunFacts] | None = None
-    pods: frozenset[str] = frozenset()
 
 
 def facts_of(rows: ir.Table, engine: "Engine") -> Facts:
-    """Run the expressions on settled records. `pods` are the uids that have any."""
-    pods = rows.filter(rows.pod_key.notnull()).select("pod_key").distinct()
+    """Run the expressions on settled records."""
     metered = rows.filter(rows.event != "start")
     return Facts(
         factors=[FactorUse(**row) for row in _listed(engine, factor_uses(metered))],
+        hours=[HourOfRegion(**row) for row in _listed(engine, hours_of_regions(metered))],
         subscriptions=[
             SubscriptionMonth(**row) for row in _listed(engine, subscription_months(metered))
         ],
@@ -62,7 +62,6 @@ def facts_of(rows: ir.Table, engine: "Engine") -> Facts:
             (row.pop("project"), row.pop("run_id")): RunFacts(**row)
             for row in _listed(engine, run_facts(metered))
         },
-        pods=frozenset(row["pod_key"] for row in _listed(engine, pods)),
     )
 
 
@@ -85,6 +84,23 @@ def factor_uses(metered: ir.Table) -> ir.Table:
         energy_kwh=named.energy_kwh.sum(),
     )
     return grouped.order_by(ibis.desc(grouped.energy_kwh), *_SOURCES).limit(FACTORS_MAX)
+
+
+def hours_of_regions(metered: ir.Table) -> ir.Table:
+    """Say what the intensities of a region were in each hour of the day, by their source and level."""
+    intensity = metered.carbon_intensity_g_per_kwh
+    named = metered.filter(metered.region.notnull() & intensity.notnull() & metered.hour.notnull())
+    intensity, duration_s = named.carbon_intensity_g_per_kwh, named.duration_s
+    keys = ("region", "hour", "carbon_intensity_source", "carbon_intensity_level")
+    grouped = named.group_by(keys).agg(
+        carbon_intensity_g_per_kwh=(intensity * duration_s).sum() / duration_s.sum().nullif(0.0),
+        carbon_intensity_least_g_per_kwh=intensity.min(),
+        carbon_intensity_greatest_g_per_kwh=intensity.max(),
+        duration_s=duration_s.sum(),
+        facility_energy_kwh=named.facility_energy_kwh.sum(where=named.emissions_g.notnull()),
+        emissions_g=named.emissions_g.sum(),
+    )
+    return grouped.order_by(*keys)
 
 
 def subscription_months(metered: ir.Table) -> ir.Table:
@@ -112,7 +128,7 @@ def run_facts(metered: ir.Table) -> ir.Table:
     )
     agreed = {
         name: ibis.ifelse(named[name].nunique() == 1, named[name].max(), ibis.null("string"))
-        for name in ("region", "vm_size", "gpu_model", "cpu_power_method", "gpu_method")
+        for name in ("region", "vm_size", "gpu_model", "cpu_power_method", "gpu_method", "provider")
     }
     return named.group_by("project", "run_id").agg(
         **agreed, vms=named.vm_id.nunique().cast("int64").nullif(0)

@@ -1,17 +1,17 @@
 """What the figures rest on: how energy was obtained, and what is missing from them."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
-from sidecar.report.figures.inputs import PodWithoutRecords, ReadFacts
+from sidecar.report.figures.daily import SECONDS_PER_DAY
+from sidecar.report.figures.inputs import PodsLookedUp, ReadFacts
 from sidecar.report.figures.numbers import quotient
+from sidecar.report.figures.pods import pods_coverage
 from sidecar.report.measures import Measures
 
 QUALITIES: Final = ("measured", "estimated", "modelled")
 LEVELS: Final = ("zone", "country", "world", "set")
-
-PODS_SHOWN: Final = 1000
-"""Pods without records that are named; the count is of all."""
 
 
 def energy_by(measures: Measures, names: Sequence[str]) -> dict[str, float]:
@@ -30,10 +30,17 @@ def mix(measures: Measures, names: Sequence[str]) -> dict[str, dict[str, float |
     }
 
 
-def coverage(
-    measures: Measures, read: ReadFacts, pods: Sequence[PodWithoutRecords] | None
-) -> dict[str, Any]:
-    """Return what is missing. `pods_without_records` is null where it was not asked for."""
+def freshness(measures: Measures, moment: datetime) -> dict[str, Any]:
+    """Return the end of the last window, RFC 3339, and how many days before a moment it was."""
+    last = measures.window_end
+    if last is None:
+        return {"last_record_at": None, "last_record_age_days": None}
+    age_s = (moment - datetime.fromisoformat(last)).total_seconds()
+    return {"last_record_at": last, "last_record_age_days": max(0.0, age_s / SECONDS_PER_DAY)}
+
+
+def coverage(measures: Measures, read: ReadFacts, pods: PodsLookedUp | None) -> dict[str, Any]:
+    """Return what is missing."""
     return {
         "records": measures.records,
         "records_without_emissions": measures.records_without_emissions,
@@ -44,15 +51,11 @@ def coverage(
         "left_out": dict(read.left_out),
         "duplicates": read.duplicates,
         "late": read.late,
+        "records_without_bounds": measures.records_without_bounds,
+        "records_without_embodied": measures.records_without_embodied,
         "gap_s": measures.gap_s,
         "gap_share": quotient(measures.gap_s, (measures.gap_s or 0) + (measures.duration_s or 0)),
         "quality": mix(measures, QUALITIES),
         "carbon_intensity_level": mix(measures, LEVELS),
-        "pods_without_records_count": None if pods is None else len(pods),
-        "pods_without_records": None
-        if pods is None
-        else [
-            {"namespace": pod.namespace, "pod": pod.pod, "reason": pod.reason}
-            for pod in pods[:PODS_SHOWN]
-        ],
+        **pods_coverage(pods),
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.report.balance import Balance
@@ -39,6 +39,26 @@ class FactorUse:
 
 
 @dataclass(frozen=True, slots=True)
+class HourOfRegion:
+    """Windows that began in one hour of the day (UTC), with intensities of one origin.
+
+    `carbon_intensity_g_per_kwh` is the mean weighted by duration. Facility energy in kWh is that of the
+    emissions, in g.
+    """
+
+    region: str
+    hour: int
+    carbon_intensity_source: str | None = None
+    carbon_intensity_level: str | None = None
+    carbon_intensity_g_per_kwh: float | None = None
+    carbon_intensity_least_g_per_kwh: float | None = None
+    carbon_intensity_greatest_g_per_kwh: float | None = None
+    duration_s: float | None = None
+    facility_energy_kwh: float | None = None
+    emissions_g: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriptionMonth:
     """Our sums for one Azure subscription and calendar month (`YYYY-MM`), in g CO2e."""
 
@@ -48,13 +68,41 @@ class SubscriptionMonth:
     embodied_g: float | None
 
 
+PodKind = Literal["never injected", "skipped", "silent", "starting", "incomplete"]
+"""Why something of a pod is missing: it got no sidecar, could get none, its sidecar sent nothing, began
+only now, or ended before it had sent all."""
+
+
 @dataclass(frozen=True, slots=True)
-class PodWithoutRecords:
-    """A pod that asked to be tracked and has no records."""
+class Amounts:
+    """Energy and emissions that a sidecar told at its end and that did not arrive; in no sum."""
+
+    energy_kwh: float | None = None
+    emissions_g: float | None = None
+    emissions_low_g: float | None = None
+    emissions_high_g: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingPod:
+    """A pod that asked to be tracked and of which records are missing: all, or its last ones."""
 
     namespace: str
     pod: str
-    reason: str | None = None
+    kind: PodKind
+    reason: str
+    project: str | None = None
+    records: int | None = None
+    amounts: Amounts = field(default_factory=Amounts)
+
+
+@dataclass(frozen=True, slots=True)
+class PodsLookedUp:
+    """What Kubernetes says of the pods that asked to be tracked; `failure` says why it said nothing."""
+
+    asked: int = 0
+    missing: Sequence[MissingPod] = ()
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +115,15 @@ class RunFacts:
     gpu_model: str | None = None
     cpu_power_method: str | None = None
     gpu_method: str | None = None
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFacts:
-    """What was read, and what was left out for which reason; `late` came after its day was closed."""
+    """What was read, and what was left out for which reason.
+
+    `late` records came after their day was compacted; None where no day is, and none can be late.
+    """
 
     files: int = 0
     records: int = 0
@@ -83,7 +135,7 @@ class ReadFacts:
     @classmethod
     def of(cls, seen: "ReadReport", source: str | None = None) -> Self:
         """Take them from a read report; `source` is its address, without a secret."""
-        return cls(seen.files, seen.records, seen.duplicates, dict(seen.left_out), None, source)
+        return cls(seen.files, seen.records, seen.duplicates, dict(seen.left_out), seen.late, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +143,8 @@ class ReportInputs:
     """Everything a model is made from. `now` must have a time zone.
 
     None says that something was not looked at: `nodes` (only some projects were asked for), `factors`,
-    `subscriptions`, `pods_without_records`, `azure` (no export was given). `annotated_budgets` are the
+    `hours`,
+    `subscriptions`, `pods`, `azure` (no export was given). `annotated_budgets` are the
     latest `emissions/budget` of each project, as written.
     """
 
@@ -104,7 +157,8 @@ class ReportInputs:
     budgets: Mapping[str, "Budget"] = field(default_factory=dict)
     annotated_budgets: Mapping[str, str] = field(default_factory=dict)
     factors: Sequence[FactorUse] | None = None
+    hours: Sequence[HourOfRegion] | None = None
     subscriptions: Sequence[SubscriptionMonth] | None = None
     azure: "AzureExport | None" = None
-    pods_without_records: Sequence[PodWithoutRecords] | None = None
+    pods: PodsLookedUp | None = None
     runs: Mapping[tuple[str | None, str | None], RunFacts] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, mix
-from sidecar.report.figures.inputs import PodWithoutRecords, ReadFacts
+from sidecar.report.figures.inputs import Amounts, MissingPod, PodsLookedUp, ReadFacts
 from sidecar.report.read import ReadReport
 from tests.report.figures.rows import measures
 
@@ -31,22 +31,43 @@ def test_gaps_are_a_share_of_all_time():
 
 def test_not_asked_is_not_none_found():
     assert coverage(measures(), ReadFacts(), None)["pods_without_records"] is None
-    asked = coverage(measures(), ReadFacts(), [])
+    asked = coverage(measures(), ReadFacts(), PodsLookedUp(asked=3))
     assert (asked["pods_without_records_count"], asked["pods_without_records"]) == (0, [])
+    assert asked["pods_asked"] == 3
+
+
+def test_a_failed_look_up_is_not_known_and_says_why():
+    row = coverage(measures(), ReadFacts(), PodsLookedUp(failure="403: no rights"))
+    assert (row["pods_without_records"], row["pods_failure"]) == (None, "403: no rights")
+
+
+def silent(number=0, energy_kwh=None, kind="silent"):
+    amounts = Amounts(energy_kwh, None, None, None)
+    return MissingPod("ml", f"train-{number}", kind, "image not pulled", amounts=amounts)
 
 
 def test_pods_without_records_are_named_up_to_a_bound_and_all_counted():
-    pods = [
-        PodWithoutRecords("ml", f"train-{number}", "image not pulled") for number in range(1500)
-    ]
-    row = coverage(measures(), ReadFacts(), pods)
+    row = coverage(measures(), ReadFacts(), PodsLookedUp(1500, [silent(n) for n in range(1500)]))
     assert row["pods_without_records_count"] == 1500
     assert len(row["pods_without_records"]) == 1000
-    assert row["pods_without_records"][0] == {
-        "namespace": "ml",
-        "pod": "train-0",
-        "reason": "image not pulled",
-    }
+    first = row["pods_without_records"][0]
+    assert (first["namespace"], first["pod"], first["reason"]) == (
+        "ml", "train-0", "image not pulled",
+    )  # fmt: skip
+
+
+def test_who_told_most_comes_first_and_all_is_added_up():
+    pods = [silent(1, 0.5), silent(2, 2.0), silent(3), silent(4, 0.25, "incomplete")]
+    row = coverage(measures(), ReadFacts(), PodsLookedUp(9, pods))
+    assert [pod["pod"] for pod in row["pods_without_records"]] == ["train-2", "train-1", "train-3"]
+    assert [pod["pod"] for pod in row["pods_incomplete"]] == ["train-4"]
+    assert row["pods_not_arrived"]["energy_kwh"] == 2.75
+    assert row["pods_not_arrived"]["emissions_g"] is None
+
+
+def test_pods_that_begin_only_now_are_counted_apart():
+    row = coverage(measures(), ReadFacts(), PodsLookedUp(1, [silent(1, kind="starting")]))
+    assert (row["pods_without_records_count"], row["pods_starting_count"]) == (0, 1)
 
 
 def test_what_was_read_is_taken_from_the_reader():

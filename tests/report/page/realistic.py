@@ -9,7 +9,14 @@ from typing import Any
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.report.balance import Balance
 from sidecar.report.figures.budget import Budget
-from sidecar.report.figures.inputs import FactorUse, PodWithoutRecords, ReadFacts, ReportInputs
+from sidecar.report.figures.inputs import (
+    Amounts,
+    FactorUse,
+    MissingPod,
+    PodsLookedUp,
+    ReadFacts,
+    ReportInputs,
+)
 from sidecar.report.figures.model import report_model
 from sidecar.report.measures import GROUPINGS, Measures, Row, Tables
 
@@ -100,6 +107,19 @@ def _amounts(gpus: int, busy: float, intensity: float) -> dict[str, float]:
         "energy_estimated_kwh": cpu,
         "energy_modelled_kwh": ram,
         "energy_zone_kwh": energy,
+        "energy_with_emissions_kwh": energy,
+        "facility_energy_with_emissions_kwh": energy * PUE,
+        **{
+            f"{name}_{part}_g": grams
+            for name, grams in (
+                ("emissions", emissions),
+                ("emissions_low", emissions * 0.86),
+                ("emissions_high", emissions * 1.19),
+                ("embodied", 12.0 + 30.0 * gpus),
+            )
+            for part in ("of_runs", "of_gpus")
+            if gpus or part == "of_runs"
+        },
     }
 
 
@@ -182,7 +202,22 @@ def realistic_inputs(scale: Scale = Scale()) -> ReportInputs:
         nodes=[balance],
         budgets=budgets,
         factors=[_factors(row) for row in tables.rows["project_regions"]],
-        pods_without_records=[PodWithoutRecords("team-1", "eval-7", "image could not be pulled")],
+        pods=PodsLookedUp(
+            64,
+            [
+                MissingPod("team-1", "eval-7", "silent", "its sidecar waits: 'ImagePullBackOff'"),
+                MissingPod("team-2", "prep-0", "skipped", "skipped: Windows pods are not metered"),
+                MissingPod(
+                    "team-0",
+                    "train-9",
+                    "incomplete",
+                    "its sidecar ended with 12 records that were not shipped",
+                    "speech-de",
+                    12,
+                    Amounts(0.8, 155.0, 130.0, 190.0),
+                ),
+            ],
+        ),
     )
 
 
