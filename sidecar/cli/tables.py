@@ -3,23 +3,33 @@
 Totals are a table, or a list where the terminal is too narrow for it.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sidecar.amounts import amount, counted
+from sidecar.amounts import (
+    ENERGIES_KWH,
+    MASSES_G,
+    amount,
+    counted,
+    energy,
+    mass,
+    unit_for,
+)
+from sidecar.report.balance import NOTEWORTHY
 from sidecar.report.dataset import SAME_RUN
 from sidecar.report.findings import Finding, count_of
 from sidecar.report.verify import Verdict
 
-HEADINGS: Final = (
-    "project", "runs", "hours", "CPU Wh", "RAM Wh", "GPU Wh", "energy Wh", "g CO2e",
-    "low – high", "embodied g", "g/kWh", "quality",
-)  # fmt: skip
+PROJECTS_SHOWN: Final = 25
+LINES_SHOWN: Final = 10
+"""A terminal shows the largest; the files hold all."""
+
 QUALITIES: Final = ("measured", "estimated", "modelled")
 
 WIDTH_OF_FILES: Final = 180
@@ -29,25 +39,84 @@ WIDTH_OF_FILES: Final = 180
 def print_report(model: Mapping[str, Any]) -> None:
     """Print the totals per project, what they rest on, and what was left out and why."""
     console = _console()
-    rows = [_cells(project) for project in model["projects"]]
-    if rows:
-        table = _table(rows)
+    projects = model["projects"]
+    if projects:
+        units = _Units.of(projects)
+        headings, rows = units.headings, [units.cells(row) for row in projects[:PROJECTS_SHOWN]]
+        table = _table(headings, rows)
         unlimited = console.options.update(width=1000)
         if console.measure(table, options=unlimited).maximum <= console.width:
             console.print(table)
         else:
-            console.print(_lists(rows))
-    for source in _sources(model):
-        console.print(Text(source, style="dim"))
-    read = model["sources"]
-    console.print(
-        f"{counted(read['records'], 'record')} in {counted(read['files'], 'file')}, "
-        f"{counted(read['duplicates'], 'duplicate')}"
+            console.print(_lists(headings, rows))
+    for line in _notes(model):
+        console.print(Text(line, style="dim"))
+    for line in _gaps(model):
+        console.print(Text(line, style="yellow"))
+
+
+def _notes(model: Mapping[str, Any]) -> Iterator[str]:
+    """Say what the table has no room for, and what it rests on."""
+    projects, read = model["projects"], model["sources"]
+    hidden = len(projects) - PROJECTS_SHOWN + model["rows_left_out"]["projects"]
+    if hidden > 0:
+        yield f"… and {hidden:,} more in projects.csv"
+    yield from _capped(list(_sources(model)), "factors in summary.json")
+    yield (
+        f"{_counted(read['records'], 'record')} in {_counted(read['files'], 'file')}, "
+        f"{_counted(read['duplicates'], 'duplicate')}"
     )
-    for reason, count in read["left_out"].items():
-        if reason == SAME_RUN:
-            continue  # the table beside the records, which says the same
-        console.print(Text(f"left out: {count} × {reason}", style="yellow"))
+    taken = [row for row in projects if _is_settled(row)]
+    lines = [
+        f"settled: {energy(row['energy_taken_off_kwh'])} taken off project "
+        f"{_printable(str(row['project']))}"
+        for row in taken
+    ]
+    yield from _capped(lines, "settled projects in projects.csv")
+
+
+def _gaps(model: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is missing."""
+    for reason, count in model["sources"]["left_out"].items():
+        if reason != SAME_RUN:  # the table beside the records, which says the same
+            yield f"left out: {count} × {reason}"
+    coverage = model["coverage"]
+    if coverage["pods_failure"]:
+        yield f"pods that asked to be tracked were not looked up: {coverage['pods_failure']}"
+    for name, what in (
+        ("pods_without_records", "asked to be tracked and left no records"),
+        ("pods_incomplete", "ended before all records were sent"),
+    ):
+        count = coverage[f"{name}_count"]
+        if count:
+            yield f"{_counted(count, 'pod')} {what}:"
+            lines = [
+                f"  {pod['namespace']}/{pod['pod']}: {pod['reason']}" for pod in coverage[name]
+            ]
+            hidden = count - len(coverage[name])
+            yield from map(_printable, _capped(lines, "in summary.json", hidden))
+    lost = coverage["pods_not_arrived"] or {}
+    if lost.get("energy_kwh"):
+        yield (
+            f"not arrived, as their sidecars told at their end: {energy(lost['energy_kwh'])}, "
+            f"{mass(lost['emissions_g'])} CO2e; in none of the sums"
+        )
+
+
+def _capped(lines: Sequence[str], where: str, hidden: int = 0) -> Iterator[str]:
+    yield from lines[:LINES_SHOWN]
+    hidden += max(0, len(lines) - LINES_SHOWN)
+    if hidden > 0:
+        yield f"… and {hidden:,} more {where}"
+
+
+def _is_settled(project: Mapping[str, Any]) -> bool:
+    taken_off_kwh: float = project["energy_taken_off_kwh"]
+    return taken_off_kwh > NOTEWORTHY * (project["energy_kwh"] or 0.0)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_verdict(verdict: Verdict, files: int) -> None:
@@ -101,9 +170,9 @@ def _console() -> Console:
     return Console(width=None if Console().is_terminal else WIDTH_OF_FILES, highlight=False)
 
 
-def _table(rows: list[tuple[Text | str, ...]]) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[tuple[Text | str, ...]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in HEADINGS:
+    for heading in headings:
         left = heading == "project"
         table.add_column(heading, justify="left" if left else "right", no_wrap=not left)
     for row in rows:
@@ -111,47 +180,80 @@ def _table(rows: list[tuple[Text | str, ...]]) -> Table:
     return table
 
 
-def _lists(rows: list[tuple[Text | str, ...]]) -> Table:
+def _lists(headings: Sequence[str], rows: Sequence[tuple[Text | str, ...]]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for row in rows:
-        for heading, cell in zip(HEADINGS, row, strict=True):
+        for heading, cell in zip(headings, row, strict=True):
             grid.add_row(heading, cell)
         grid.add_row("", "")
     return grid
 
 
 def _sources(model: Mapping[str, Any]) -> Iterator[str]:
-    """Name the carbon intensities used, as their licences ask for."""
+    """Name the factors used, as their licences ask for."""
     used = (factors for project in model["projects"] for factors in project["factors"])
     lines = (
-        f"{factors['region'] or 'region unknown'}: "
-        f"{amount(factors['carbon_intensity_g_per_kwh'])} g/kWh, {factors['carbon_intensity_source']}"
-        f"{_year(factors['carbon_intensity_year'])}; "
-        f"PUE {amount(factors['pue'])}, {factors['pue_source']}"
+        f"{factors['region'] or 'region unknown'}: {_intensity(factors)}; {_pue(factors)}"
         for factors in used
     )
     yield from dict.fromkeys(_printable(line) for line in lines)
 
 
-def _year(year: int | None) -> str:
-    return f" ({year})" if year else ""
+def _intensity(factors: Mapping[str, Any]) -> str:
+    source, year = factors["carbon_intensity_source"], factors["carbon_intensity_year"]
+    if factors["carbon_intensity_g_per_kwh"] is None:
+        return "carbon intensity not known"
+    named = f", {source}{f' ({year})' if year else ''}" if source else ", source not named"
+    return f"{amount(factors['carbon_intensity_g_per_kwh'])} g/kWh{named}"
 
 
-def _cells(project: Mapping[str, Any]) -> tuple[Text | str, ...]:
-    return (
-        Text(_printable(str(project["project"]))),
-        str(project["runs"]),
-        _number(project["duration_s"], 1 / 3600),
-        _number(project["cpu_energy_kwh"], 1000),
-        _number(project["ram_energy_kwh"], 1000),
-        _number(project["gpu_energy_kwh"], 1000),
-        _number(project["energy_kwh"], 1000),
-        _number(project["emissions_g"]),
-        f"{_number(project['emissions_low_g'])} – {_number(project['emissions_high_g'])}",
-        _number(project["embodied_g"]),
-        _number(project["carbon_intensity_g_per_kwh"]),
-        _quality(project),
-    )
+def _pue(factors: Mapping[str, Any]) -> str:
+    if factors["pue"] is None:
+        return "no PUE applied"
+    return f"PUE {amount(factors['pue'])}, {factors['pue_source'] or 'source not named'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """One unit for the energies of a table, and one for its masses: those of the largest project."""
+
+    energy: tuple[float, str]
+    mass: tuple[float, str]
+
+    @classmethod
+    def of(cls, projects: Sequence[Mapping[str, Any]]) -> Self:
+        largest_kwh = max((row["energy_kwh"] or 0.0 for row in projects), default=0.0)
+        largest_g = max((row["emissions_g"] or 0.0 for row in projects), default=0.0)
+        return cls(
+            unit_for(largest_kwh, ENERGIES_KWH[1:]),  # no GWh: the small ones would vanish
+            unit_for(max(largest_g, 1.0), MASSES_G[1:]),
+        )
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """What the columns are called."""
+        energies = (f"{name} {self.energy[1]}" for name in ("CPU", "RAM", "GPU", "energy"))
+        masses = (f"{self.mass[1]} CO2e", "low – high", f"embodied {self.mass[1]}")
+        return ("project", "runs", "hours", *energies, *masses, "g/kWh", "quality")
+
+    def cells(self, project: Mapping[str, Any]) -> tuple[Text | str, ...]:
+        """Return the row of a project."""
+        energies = ("cpu_energy_kwh", "ram_energy_kwh", "gpu_energy_kwh", "energy_kwh")
+        low, high = (self._grams(project[f"emissions_{end}_g"]) for end in ("low", "high"))
+        return (
+            Text(_printable(str(project["project"]))),
+            f"{project['runs']:,}",
+            _number(project["duration_s"], 1 / 3600),
+            *(_number(project[name], 1 / self.energy[0]) for name in energies),
+            self._grams(project["emissions_g"]),
+            f"{low} – {high}",
+            self._grams(project["embodied_g"]),
+            _number(project["carbon_intensity_g_per_kwh"]),
+            _quality(project),
+        )
+
+    def _grams(self, grams: float | None) -> str:
+        return _number(grams, 1 / self.mass[0])
 
 
 def _printable(text: str) -> str:
@@ -169,4 +271,4 @@ def _quality(project: Mapping[str, Any]) -> str:
     if total <= 0:
         return "–"
     parts = sorted(energies.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {energy / total:.0%}" for name, energy in parts if energy > 0)
+    return ", ".join(f"{name} {kwh / total:.0%}" for name, kwh in parts if kwh > 0)

@@ -2,8 +2,8 @@
 
 import functools
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,8 +12,10 @@ from azure.storage.blob import BlobProperties, ContainerClient
 
 from sidecar.report.blob_source import BlobSource, _BlobStream
 from sidecar.report.places import is_of_dataset
-from sidecar.report.source import SourceUnreadable
+from sidecar.report.source import SourceUnreadable, blob_address
 from sidecar.report.staging import StoredFile
+from sidecar.settings import Settings
+from sidecar.transport.blob_container import open_container
 
 
 class BlobPlace(BlobSource):
@@ -69,3 +71,25 @@ class StoredBlob:
     def open(self) -> BinaryIO:
         """Open it as a stream. Raises OSError and SourceUnreadable."""
         return io.BufferedReader(_BlobStream(self.source, self.blob))
+
+
+def fetch_blob(
+    address: str, settings: Settings, environ: Mapping[str, str], path: Path, bytes_max: int
+) -> None:
+    """Write one blob, `az://CONTAINER/NAME`, to a file; no more than a byte beyond a bound.
+
+    Raises SettingsError, SourceUnreadable, OSError.
+    """
+    container, name = blob_address(address)
+    place = BlobPlace(open_container(replace(settings, blob_container=container), environ))
+    try:
+        content = place.attempt(
+            lambda: place.container.download_blob(name, offset=0, length=bytes_max + 1).readall()
+        )
+    except HttpResponseError as error:
+        raise SourceUnreadable(
+            f"{address} cannot be read: {error.status_code} {error.reason}"
+        ) from error
+    finally:
+        place.close()
+    path.write_bytes(content)

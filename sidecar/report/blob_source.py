@@ -102,45 +102,47 @@ class BlobSource:
             return error.status_code == 404
         return not self.attempt(self._container.get_blob_client(blob.name).exists)
 
-    def attempt(self, request: Callable[[], _T]) -> _T:
-        """Make a request, again where it fails for a moment.
+    def attempt(self, request: Callable[[], _T], *, writes: bool = False) -> _T:
+        """Make a request, again where it fails for a moment; `writes`: more than reading is asked for.
 
         Raises SourceUnreadable, save for an answer about one blob: that is raised as it is.
         """
         for backoff_s in BACKOFFS_S:
             try:
-                return self._answered(request)
+                return self._answered(request, writes=writes)
             except AzureError as error:
                 if not _is_momentary(error):
                     raise
                 self._wait(_patience_s(error, backoff_s))
         try:
-            return self._answered(request)
+            return self._answered(request, writes=writes)
         except AzureError as error:
             if not _is_momentary(error):
                 raise
             tries = len(BACKOFFS_S) + 1
+            end = "it is not whole" if writes else "nothing is reported"
             raise SourceUnreadable(
-                f"{self} cannot be read: {_reason(error)}, {tries} times; nothing is reported, try "
-                "again later"
+                f"{self} cannot be {_DONE[writes]}: {_reason(error)}, {tries} times; {end}, try again "
+                "later"
             ) from error
 
-    def _answered(self, request: Callable[[], _T]) -> _T:
+    def _answered(self, request: Callable[[], _T], *, writes: bool) -> _T:
+        cannot = f"{self} cannot be {_DONE[writes]}"
         try:
             return request()
         except ClientAuthenticationError as error:
-            raise SourceUnreadable(f"{self} cannot be read: {_refusal(error)}") from error
+            raise SourceUnreadable(f"{cannot}: {_refusal(error, writes=writes)}") from error
         except HttpResponseError as error:
             if _code(error) == "404 ContainerNotFound":
                 raise SourceUnreadable(
-                    f"{self} cannot be read: the account has no such container; check its name"
+                    f"{cannot}: the account has no such container; check its name"
                 ) from error
             if error.status_code in _OF_THE_BLOB or _is_momentary(error):
                 raise
-            raise SourceUnreadable(f"{self} cannot be read: {_refusal(error)}") from error
+            raise SourceUnreadable(f"{cannot}: {_refusal(error, writes=writes)}") from error
         except OSError as error:  # a token file that is not there
             reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise SourceUnreadable(f"{self} cannot be read: {reason}") from error
+            raise SourceUnreadable(f"{cannot}: {reason}") from error
 
     def _page(self, after: str | None) -> tuple[list[BlobProperties], str | None]:
         listing = self._container.list_blobs(
@@ -208,12 +210,20 @@ def _code(error: HttpResponseError) -> str:
     return f"{error.status_code} {getattr(code, 'value', code) or error.reason or ''}".strip()
 
 
-def _refusal(error: HttpResponseError) -> str:
+_DONE: Final = {False: "read", True: "written to"}
+_RIGHTS: Final = {
+    False: "listing and reading must be allowed (SAS sp=rl, or the role Storage Blob Data Reader)",
+    True: "writing and deleting must be allowed, too (SAS sp=rlcwd, or the role Storage Blob Data "
+    "Contributor)",
+}
+
+
+def _refusal(error: HttpResponseError, *, writes: bool) -> str:
     """Say why the service or the identity refused; the first line of what they say holds no secret."""
     if error.status_code in (401, 403):
         return (
-            f"{_code(error)}; listing and reading must be allowed (SAS sp=rl, or the role Storage Blob "
-            "Data Reader): check the credential, its expiry and this machine's clock"
+            f"{_code(error)}; {_RIGHTS[writes]}: check the credential, its expiry and this machine's "
+            "clock"
         )
     said = str(error.message).strip().partition("\n")[0]
     return f"{said[:200]}; check the credential" if error.status_code is None else _code(error)

@@ -22,6 +22,7 @@ REQUEST_TIMEOUT_S: Final = 10.0
 TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
+    ".ndjson": "application/x-ndjson",
     ".csv": "text/csv; charset=utf-8",
     ".parquet": "application/vnd.apache.parquet",
     ".pdf": "application/pdf",

@@ -30,6 +30,9 @@ LOCAL: Final[Mapping[str, str]] = {
 }
 """A session on one machine, which listens nowhere else."""
 
+ON_A_CLUSTER: Final[Mapping[str, str]] = {"spark.ui.showConsoleProgress": "false"}
+"""Where Spark listens, and how it shares its work out, is the cluster's matter."""
+
 ALWAYS: Final[Mapping[str, str]] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
@@ -37,12 +40,15 @@ ALWAYS: Final[Mapping[str, str]] = {
 }
 
 
-def local_session(memory_mib: int) -> "SparkSession":
-    """Start Spark on this machine. Raises pyspark's errors where there is no Java."""
+def spark_session(memory_mib: int, master: str = "local[*]") -> "SparkSession":
+    """Start Spark, on this machine or as the driver of a cluster.
+
+    Raises pyspark's errors where there is no Java, or the master does not answer.
+    """
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
-    builder = SparkSession.builder.master("local[*]").appName("emissions-sidecar report")
-    for name, value in LOCAL.items():
+    builder = SparkSession.builder.master(master).appName("emissions-sidecar report")
+    for name, value in (LOCAL if master.startswith("local") else ON_A_CLUSTER).items():
         builder = builder.config(name, value)
     return builder.config("spark.driver.memory", f"{memory_mib}m").getOrCreate()
 

@@ -141,7 +141,9 @@ class BlobStore:
         try:
             with contextlib.suppress(FileExistsError):
                 self._create(blob, b"")
-            lease = self.where.attempt(lambda: blob.acquire_lease(lease_duration=LEASE_S))
+            lease = self.where.attempt(
+                lambda: blob.acquire_lease(lease_duration=LEASE_S), writes=True
+            )
         except HttpResponseError as error:
             raise CompactionStopped(
                 f"{folder}{LOCK} is leased ({error.status_code}): another compaction is at work, or one "
@@ -203,7 +205,8 @@ class BlobStore:
             self.where.attempt(
                 lambda: blob.delete_blob(
                     etag=file.stamp, match_condition=MatchConditions.IfNotModified
-                )
+                ),
+                writes=True,
             )
         except HttpResponseError:
             return False
@@ -216,7 +219,7 @@ class BlobStore:
         from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415
 
         try:
-            self.where.attempt(lambda: blob.upload_blob(content, overwrite=False))
+            self.where.attempt(lambda: blob.upload_blob(content, overwrite=False), writes=True)
         except ResourceExistsError as error:
             raise FileExistsError(blob.blob_name) from error
 

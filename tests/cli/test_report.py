@@ -1,11 +1,13 @@
 """`report`: totals per project on the terminal, as JSON and as files."""
 
 import json
+import re
 
 import pytest
 
 from sidecar.cli.main import main
 from tests.report.records import record, write
+from tests.report.test_tracked_pods import WORDS, Api, ended, pod
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_a_terminal_that_is_too_narrow_gets_a_list_with_whole_numbers(volume, ca
     main(["report", str(volume)])
     text = capsys.readouterr().out
     assert "…" not in text
-    assert "energy Wh   2,000" in text
+    assert re.search(r"energy kWh +2 *\n", text)
 
 
 def test_settings_of_other_commands_are_not_obeyed(volume, monkeypatch):
@@ -226,3 +228,102 @@ def test_closed_days_are_compacted_and_the_report_stays_the_same(tmp_path, capsy
 def test_serving_what_is_no_report_is_told(tmp_path, capsys):
     assert main(["report", "serve", str(tmp_path)]) == 2
     assert "write a report there first" in capsys.readouterr().err
+
+
+def test_many_projects_are_cut_and_the_rest_is_counted(tmp_path, capsys):
+    rows = [record(f"p{n}.1", project=f"p{n}", emissions_g=1000.0 - n) for n in range(60)]
+    write(tmp_path / "a.ndjson", *rows)
+    main(["report", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "… and 35 more in projects.csv" in text
+    assert "p24" in text
+    assert "p25" not in text
+
+
+def test_amounts_come_in_the_unit_that_suits_the_largest(tmp_path, capsys):
+    write(
+        tmp_path / "a.ndjson",
+        record("a.1", energy_kwh=1793.798, emissions_g=5e5),
+        record("b.1", project="small", energy_kwh=0.5, emissions_g=100.0),
+    )
+    main(["report", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "energy MWh" in text
+    assert "kg CO2e" in text
+    assert "1.79" in text
+
+
+def test_what_is_not_known_of_the_factors_is_said_in_words(volume, capsys):
+    main(["report", str(volume)])
+    text = capsys.readouterr().out
+    assert "region unknown: 250 g/kWh, source not named; no PUE applied" in text
+    assert "None" not in text
+
+
+CODECARBON = """timestamp,project_name,run_id,duration,emissions,energy_consumed,codecarbon_version
+2026-07-01T00:30:00,demo,r1,600,0.1,0.5,3.2.0
+"""
+
+
+@pytest.mark.parametrize(("zone", "day"), [("UTC", "2026-07-01"), ("Europe/Berlin", "2026-06-30")])
+def test_csv_files_that_name_no_time_zone_are_read_in_the_one_that_is_given(
+    tmp_path, capsys, zone, day
+):
+    (tmp_path / "emissions.csv").write_text(CODECARBON)
+    assert main(["report", str(tmp_path), "--csv-timezone", zone, "--json"]) == 0
+    assert [row["day"] for row in json.loads(capsys.readouterr().out)["days"]] == [day]
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "x" * 5000])
+def test_a_time_zone_that_is_none_is_told(volume, capsys, zone):
+    assert main(["report", str(volume), "--csv-timezone", zone]) == 2
+    assert "is no time zone known here" in capsys.readouterr().err
+
+
+@pytest.fixture
+def api():
+    made = Api()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kubernetes(api, tmp_path):
+    (tmp_path / "token").write_text("a.b.c")
+    url = f"http://127.0.0.1:{api.server.server_port}"
+    return [
+        "--tracked-pods",
+        f"--kubernetes-url={url}",
+        f"--kubernetes-token-file={tmp_path}/token",
+    ]
+
+
+def test_pods_without_records_are_listed_with_what_they_told(volume, api, kubernetes, capsys):
+    words = json.dumps(WORDS)
+    api.pods = [pod("uid-1"), pod("b", **ended(words)), pod("c", "skipped: no room")]
+    main(["report", str(volume), *kubernetes])
+    text = capsys.readouterr().out
+    assert "2 pods asked to be tracked and left no records:" in text
+    assert "vision/train-c: skipped: no room" in text
+    assert "not arrived, as their sidecars told at their end: 250 Wh, 63 g CO2e" in text
+    main(["report", str(volume), *kubernetes, "--json"])
+    coverage = json.loads(capsys.readouterr().out)["coverage"]
+    assert (coverage["pods_asked"], coverage["pods_without_records_count"]) == (3, 2)
+    assert coverage["pods_not_arrived"]["emissions_g"] == 63.0
+
+
+@pytest.mark.parametrize("selection", [["--project", "other"], ["--until", "2020-01-01"]])
+def test_a_selection_makes_no_pod_one_without_records(volume, api, kubernetes, selection, capsys):
+    api.pods = [pod("uid-1")]
+    main(["report", str(volume), *kubernetes, *selection, "--json"])
+    coverage = json.loads(capsys.readouterr().out)["coverage"]
+    assert coverage["pods_without_records_count"] == 0
+
+
+def test_an_api_that_refuses_ends_no_report_and_is_told(volume, api, kubernetes, capsys):
+    api.statuses["pods"] = 403
+    assert main(["report", str(volume), *kubernetes]) == 0
+    text = capsys.readouterr().out
+    assert "pods that asked to be tracked were not looked up" in text
+    assert "list on pods" in text
+    assert (volume / "reports" / "v1" / "index.html").is_file()

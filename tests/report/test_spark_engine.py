@@ -12,7 +12,7 @@ from sidecar.report.dataset import Dataset
 from sidecar.report.duckdb_engine import DuckDBEngine
 from sidecar.report.engine import totals
 from sidecar.report.places import DirectoryPlace
-from sidecar.report.spark_engine import SparkEngine, local_session
+from sidecar.report.spark_engine import SparkEngine, spark_session
 from sidecar.report.stores import DirectoryStore
 from sidecar.windows import rfc3339
 from tests.report import test_compact
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.needs("java")
 def session():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pyspark's own: pandas 3, sockets left to the collector
-        made = local_session(memory_mib=1024)
+        made = spark_session(memory_mib=1024)
         yield made
         made.stop()
 
