@@ -28,6 +28,7 @@ from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.pod.whole_node import WholeNodeSource
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
+from sidecar.record import to_mapping
 from sidecar.settings import SettingsError, load_settings
 from tests.fakes.trees import ProcTree
 
@@ -535,3 +536,95 @@ def test_no_cpu_time_at_all_is_too_short_to_meter_not_zero(make_agent, machine):
     totals = run_through(make_agent(), machine, "full")
     nothing = replace(totals, merged=replace(totals.merged, energy_kwh=0.0))
     assert totals_text(nothing).startswith("too short to meter")
+
+
+# -- who is shown the run --------------------------------------------------------------------------
+
+
+class StubFollower:
+    """Remembers what it is shown; `patience` is how often it says that it is not done."""
+
+    def __init__(self, patience=0):
+        self.steps = []
+        self.records = []
+        self.patience = patience
+
+    def begin(self):
+        self.steps.append("begin")
+
+    def take(self, record):
+        self.records.append(record)
+
+    def finish(self):
+        self.steps.append("finish")
+
+    def wait(self, timeout_s):
+        self.steps.append("wait")
+        self.patience -= 1
+        return self.patience < 0
+
+
+@pytest.fixture
+def followed(make_agent):
+    def make(*followers, **flags):
+        agent = make_agent(**flags)
+        return Agent(replace(agent._parts, followers=followers))
+
+    return make
+
+
+def test_each_record_is_shown_as_it_is_written(followed, machine, tmp_path):
+    follower = StubFollower()
+    run_through(followed(follower), machine, "full", "full", 3.0)
+    assert [to_mapping(item) for item in follower.records] == [
+        {**row, "gpus": []} for row in records(tmp_path)
+    ]
+    assert follower.steps == ["begin", "finish", "wait"]
+
+
+def test_records_that_may_be_written_anew_are_shown_when_they_stand(
+    followed, machine, identities, tmp_path
+):
+    identities.resolution = replace(identities.resolution, settled=False)
+    follower = StubFollower()
+    agent = followed(follower)
+    agent.open()
+    agent.run(ticks(machine, "full", "full"))
+    assert follower.records == []
+    identities.answer(region="westeurope")
+    agent.close(agent.run(ticks(machine, "full")))
+    assert {item.region for item in follower.records} == {"westeurope"}
+    assert [item.record_id for item in follower.records] == [
+        row["record_id"] for row in records(tmp_path)
+    ]
+    assert [item.emissions_g for item in follower.records] == [
+        row["emissions_g"] for row in records(tmp_path)
+    ]
+
+
+@pytest.mark.parametrize("last", [[], [Wake(hurry=True)]])
+def test_where_nobody_answers_the_end_shows_what_there_is(
+    followed, machine, identities, tmp_path, last
+):
+    identities.resolution = replace(identities.resolution, settled=False)
+    follower = StubFollower()
+    run_through(followed(follower), machine, "full", *last)
+    assert [item.record_id for item in follower.records] == [
+        row["record_id"] for row in records(tmp_path)
+    ]
+
+
+def test_the_end_waits_for_each_follower_until_it_is_done_or_its_time_is_over(followed, machine):
+    quick, slow = StubFollower(), StubFollower(patience=2)
+    run_through(followed(quick, slow), machine, "full")
+    assert quick.steps == ["begin", "finish", "wait"]
+    assert slow.steps == ["begin", "finish", "wait", "wait", "wait"]
+
+
+def test_who_is_impatient_does_not_wait(followed, machine):
+    endless = StubFollower(patience=10**9)
+    agent = followed(endless)
+    agent.open()
+    agent.ship_briefly()
+    agent.close("test over")
+    assert endless.steps == ["begin", "finish", "wait"]

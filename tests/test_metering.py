@@ -6,6 +6,7 @@ import time
 import pytest
 
 from sidecar.exporters.summary import Totals
+from sidecar.exporters.tracker_feed import LOCAL_DEADLINE_S
 from sidecar.metering import GRACE_S, Metering, patience_s
 from sidecar.record import EmissionRecord
 from sidecar.settings import load_settings
@@ -187,4 +188,16 @@ def test_where_no_thread_can_be_had_metering_is_over_and_says_so(begun, caplog, 
     ],
 )
 def test_the_end_may_take_the_time_for_shipping_and_some_more(flags, seconds):
+    assert patience_s(load_settings(flags, {})) == seconds
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [
+        ({}, GRACE_S),
+        ({"export": "otlp"}, GRACE_S + LOCAL_DEADLINE_S),
+        ({"export": "otlp", "export_deadline": "2m"}, GRACE_S + 120),
+    ],
+)
+def test_the_end_may_take_the_time_of_trackers_too(flags, seconds):
     assert patience_s(load_settings(flags, {})) == seconds
