@@ -66,12 +66,12 @@ def main(argv: Sequence[str], clock: Callable[[], float] = time.time) -> int:
     arguments = _parser().parse_args(argv)
     settings = settings_from(arguments)
     set_up_logs(settings, quiet=True)
-    logging.getLogger("sidecar.carbon").setLevel(logging.ERROR)  # what fails is told below
+    logging.getLogger().setLevel(logging.ERROR)  # what fails is told below, in one line
     wish = _wish(arguments.hours, arguments.within)
     place = _place(settings)
     now_s = clock()
     try:
-        timeline = _timeline(settings, place, now_s)
+        timeline = _timeline(settings, place, clock)
         choice = _choice(timeline, now_s, wish)
     except _NoForecastError as error:
         print(f"emissions-sidecar when: {error}", file=sys.stderr)
@@ -140,7 +140,7 @@ def _place(settings: Settings) -> _Place:
     return _Place(region, zone)
 
 
-def _timeline(settings: Settings, place: _Place, now_s: float) -> Timeline:
+def _timeline(settings: Settings, place: _Place, clock: Callable[[], float]) -> Timeline:
     """Return what is foreseen. Raises _NoForecastError, and SettingsError."""
     if settings.intensity_source == EVERYWHERE and settings.intensity_file is not None:
         return schedule_of(settings)
@@ -148,8 +148,8 @@ def _timeline(settings: Settings, place: _Place, now_s: float) -> Timeline:
     api = collected(settings) if asks_collector else intensity_api(settings)
     # Not in a directory that is not there: a question leaves nothing behind.
     directory = settings.volume / CACHE if settings.volume.is_dir() else None
-    keeper = intensity_keeper(settings, api, directory)
-    return _foreseen(keeper, place.zone, now_s)
+    keeper = intensity_keeper(settings, api, directory, clock)
+    return _foreseen(keeper, place.zone, clock())
 
 
 def _foreseen(keeper: IntensityKeeper, zone: str, now_s: float) -> Series:

@@ -72,7 +72,7 @@ def test_a_run_without_a_length_is_refused():
 
 
 minutes = st.builds(
-    lambda start, length, value: Span(T0 + 60.0 * start, T0 + 60.0 * (start + length), value, "forecast"),
+    lambda start, length, value: Span(T0 + 60.0 * start, T0 + 60.0 * (start + length), value, "forecast"),  # noqa: E501
     st.integers(0, 300), st.integers(1, 90), st.floats(0, 1000),
 )  # fmt: skip
 

@@ -114,8 +114,9 @@ def test_a_series_holds_from_each_time_to_the_next_and_nowhere_else(read):
 
 
 def test_a_series_may_have_ends_and_gaps(read):
-    text = "start,end,g_per_kwh\n2026-11-22T00:00:00Z,2026-11-22T00:30:00Z,310\n2026-11-22T01:00:00Z,2026-11-22T02:00:00Z,1\n"
-    schedule = read(text)
+    day = "2026-11-22T"
+    rows = (f"{day}00:00Z,{day}00:30Z,310", f"{day}01:00Z,{day}02:00Z,1")
+    schedule = read("\n".join(("start,end,g_per_kwh", *rows)))
     assert value(schedule, "2026-11-22T00:45:00Z") is None
     assert value(schedule, "2026-11-22T01:45:00Z") == 1
 
@@ -173,7 +174,7 @@ def test_a_schedule_that_names_no_source_is_called_by_its_file(read):
         ("start,g_per_kwh\n", "no values"),
         ("start,g_per_kwh\nyesterday,1\n", "'yesterday' is no time"),
         ("start,g_per_kwh\n2026-11-22T00:00:00Z,1\n", "a single value needs an end"),
-        ("start,g_per_kwh\n2026-11-22T01:00:00Z,1\n2026-11-22T00:00:00Z,1\n", "not after the time before"),
+        ("start,g_per_kwh\n2026-11-22T01:00Z,1\n2026-11-22T00:00Z,1\n", "not after the time before"),
         ("start,end,g_per_kwh\n2026-11-22T00:00:00Z,2026-11-22T00:00:00Z,1\n", "not after"),
         ("start,limit\n2026-11-22T00:00:00Z,1\n", "'limit' is not known"),
         ('{"hours": [1, 2]}', "no list of 24 values"),
@@ -186,7 +187,7 @@ def test_a_schedule_that_names_no_source_is_called_by_its_file(read):
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(read, text, told):
-    with pytest.raises(ValueError, match="my.csv") as caught:
+    with pytest.raises(ValueError, match=r"my\.csv") as caught:
         read(text)
     assert told in str(caught.value)
 
@@ -194,7 +195,7 @@ def test_what_is_wrong_is_said_with_its_place(read, text, told):
 def test_a_file_that_cannot_be_read_is_told(tmp_path):
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_schedule(tmp_path / "none.csv")
-    with pytest.raises(ValueError, match="no regular file|cannot be read"):
+    with pytest.raises(ValueError, match=r"no regular file|cannot be read"):
         read_schedule(tmp_path)
     (tmp_path / "large.csv").write_bytes(b"#" * (5 * 1024**2))
     with pytest.raises(ValueError, match="longer than"):
@@ -205,9 +206,9 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
 
 
 ZONES = ("UTC", "Europe/Amsterdam", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
-instants = st.datetimes(datetime(2025, 1, 1), datetime(2027, 1, 1)).map(
-    lambda t: t.replace(tzinfo=UTC)
-)  # noqa: DTZ001
+instants = st.integers(1_735_689_600, 1_798_761_600).map(
+    lambda at_s: datetime.fromtimestamp(at_s, UTC)
+)
 
 
 @given(st.sampled_from(ZONES), instants)

@@ -1,4 +1,4 @@
-"""Electricity Maps, Carbon Aware SDK and the British API: payloads as documented, and whatever else comes."""
+"""Electricity Maps, Carbon Aware SDK, the British API: what is documented, and whatever else comes."""
 
 import math
 from urllib.parse import parse_qs, urlsplit
@@ -213,7 +213,8 @@ def test_a_body_that_is_something_else_is_refused_in_one_line(service, fake, nam
 
 
 @pytest.mark.parametrize(
-    ("status", "is_final"), [(400, True), (401, True), (404, True), (429, False), (500, False), (503, False), (302, True)]
+    ("status", "is_final"),
+    [(302, True), (400, True), (401, True), (404, True), (429, False), (500, False), (503, False)],
 )  # fmt: skip
 def test_an_error_is_told_with_its_words(service, fake, status, is_final):
     body = b'{"error": {"code": "x", "message": "what is wrong"}}'
@@ -263,5 +264,5 @@ def test_a_server_that_misbehaves_ends_in_time_and_in_one_line(service, fake, mo
 
 
 def test_nobody_listening_is_told(service, token_file):
-    with pytest.raises(NoIntensityError, match="127.0.0.1:9"):
+    with pytest.raises(NoIntensityError, match=r"127\.0\.0\.1:9"):
         ElectricityMaps(token_file, "http://127.0.0.1:9").observed("NL", NOW_S)

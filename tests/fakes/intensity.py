@@ -30,7 +30,7 @@ def utc(at_s: float, text: str = "%Y-%m-%dT%H:%M:%S.000Z") -> str:
 
 
 class FakeIntensity(FakeCollector):
-    """All three services at one address. `forecast_hours` reach ahead, `late_h` are not published yet."""
+    """All three services at one address. `forecast_hours` reach ahead, `late_h` are missing yet."""
 
     def __init__(
         self, clock: Callable[[], float], value: Callable[[float], Any] = by_hour, **options: Any
