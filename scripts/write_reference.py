@@ -227,6 +227,9 @@ def settings_page() -> str:
         "## Azure Blob\n\n`run`, `exec`, `detect`, `collector`; `report` and `verify` for `az://…`, "
         "without `--blob-container`.",
         _settings_table("blob"),
+        "## Python API\n\nWhat `sidecar.EmissionsTracker` and `sidecar.phase` read beside the above, which "
+        "they take from environment and files, too. `exec` sets it for its command.",
+        _settings_table("program"),
         "## Collector\n\n`collector`, which takes `--listen`, `--transport-directory` and the "
         "log's, too.",
         _settings_table("collector"),
@@ -255,7 +258,7 @@ def _rule_row(key: str) -> tuple[str, str, str, str]:
 def _settings_table(group: Group) -> str:
     rows = (
         (
-            "" if item.metadata["secret"] else code(flag_name(item.name)),
+            "" if item.metadata["secret"] or group == "program" else code(flag_name(item.name)),
             code(environment_name(item.name)),
             code(default_text(item)),
             code(item.metadata["metavar"]),

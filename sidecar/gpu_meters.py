@@ -20,7 +20,8 @@ from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.visible_devices import parse_visible_devices, pod_visible_devices
 from sidecar.settings import Settings
 
-Purpose = Literal["run", "exec"]
+Purpose = Literal["run", "exec", "program"]
+"""A sidecar, a command of ours, or a program that meters itself from within."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,11 @@ def gpu_meter(
     A command of ours uses the GPUs that CUDA_VISIBLE_DEVICES leaves it. In a pod that is
     NVIDIA_VISIBLE_DEVICES of its other containers, where their processes can be seen.
     """
-    inherited = environ.get("CUDA_VISIBLE_DEVICES") if purpose == "exec" else None
+    inherited = environ.get("CUDA_VISIBLE_DEVICES") if purpose != "run" else None
     selected = parse_visible_devices(inherited if settings.gpus is None else settings.gpus)
 
     def named_devices() -> str | None:
-        if purpose == "exec":
+        if purpose != "run":
             return None
         return pod_visible_devices(settings.proc_root, os.getpid())
 

@@ -4,6 +4,7 @@ A volume, a driver or a far side that hangs must not hold up a signal, and whate
 end the process that is to forward signals, or to keep its container running.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -18,6 +19,9 @@ from sidecar.settings import Settings
 
 GRACE_S: Final = 10.0
 """Beyond the deadline for shipping: time for a slow volume to take the last records."""
+
+LOOK_AGAIN_S: Final = 0.1
+"""Whoever waits for an answer looks this often whether the metering has ended."""
 
 LOOK_PERIOD_S: Final = 0.02
 """The end is looked for this often once it is awaited."""
@@ -83,10 +87,15 @@ class Metering:
                 answers.put(None)
 
         self._wakes.put(Wake(errand=errand))
-        try:
-            return None if self.is_over else answers.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+        deadline_s = time.monotonic() + timeout_s
+        while not self.is_over and (left_s := deadline_s - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return answers.get(timeout=min(left_s, LOOK_AGAIN_S))
+        return None
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait at most so long for the end; whether it has come."""
+        return self._over.wait(timeout_s)
 
     def end(self, reason: str, patience_s: float, interrupted: Callable[[float], bool]) -> bool:
         """Have the last window written and shipped, and wait for that, but not for ever.

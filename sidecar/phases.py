@@ -15,6 +15,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+PHASES_PATH: Final = "/v1/phases"
+RUN_PATH: Final = "/v1/run"
+SERVICE: Final = "emissions-sidecar"
+"""Where a program tells its sidecar its phases, and asks for the run; the answer names the service."""
+
 NAME_CHARACTERS_MAX: Final = 64
 NAME_BYTES_MAX: Final = 128
 

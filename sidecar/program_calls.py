@@ -15,16 +15,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sidecar.agent import RunSoFar
-from sidecar.phases import NAMES_MAX, PhaseBook, Told, valid_phase
+from sidecar.phases import (
+    NAMES_MAX,
+    PHASES_PATH,
+    RUN_PATH,
+    SERVICE,
+    PhaseBook,
+    Told,
+    valid_phase,
+)
 from sidecar.record import to_mapping
 from sidecar.status import Answer, Asked
 from sidecar.version import VERSION
-
-SERVICE: Final = "emissions-sidecar"
-"""What an answer of `GET /v1/run` is known by."""
-
-PHASES_PATH: Final = "/v1/phases"
-RUN_PATH: Final = "/v1/run"
 
 CALLS_PER_S: Final = 20
 """Calls answered each second, of all programs together; a program of ours calls once a second."""

@@ -210,7 +210,7 @@ SUMMED: Final = (
     "emissions_low_g",
     "emissions_high_g",
 )
-_AVERAGED: Final = (
+AVERAGED: Final = (
     "cpu_utilization",
     "gpu_utilization",
     "share_cpu",
@@ -234,7 +234,7 @@ def merge_records(first: EmissionRecord, second: EmissionRecord) -> EmissionReco
     changes: dict[str, Any] = {
         name: _total(getattr(first, name), getattr(second, name)) for name in SUMMED
     }
-    for name in _AVERAGED:
+    for name in AVERAGED:
         changes[name] = _mean(
             (getattr(first, name), first.duration_s), (getattr(second, name), second.duration_s)
         )

@@ -203,9 +203,9 @@ def _shortened(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:40]!r}… ({len(text)} characters)"
 
 
-Group = Literal["meter", "intensity", "track", "ship", "blob", "collector"]
-"""What a setting is about: metering, carbon intensity over time, trackers, shipping, Azure Blob, or the
-collector service."""
+Group = Literal["meter", "intensity", "track", "ship", "blob", "collector", "program"]
+"""What a setting is about: metering, carbon intensity over time, trackers, shipping, Azure Blob, the
+collector service, or the Python API."""
 
 
 def setting(  # noqa: PLR0913 - one declaration, every word of it named
@@ -619,6 +619,14 @@ class Settings:
     )
     tls_key: Path | None = setting(
         parse_path, "private key (PEM) of the certificate", metavar="FILE", group="collector"
+    )
+    sidecar_url: str = setting(
+        parse_endpoint,
+        "the sidecar of this pod, which a Python program marks its phases at instead of metering itself; "
+        "'none' asks nobody",
+        metavar="URL",
+        default="http://127.0.0.1:9877",
+        group="program",
     )
     log_format: str = setting(
         one_of("auto", "json", "text"),

@@ -126,14 +126,15 @@ def write_row(path: Path, row: CodeCarbonRow) -> None:
     Raises OSError (TimeoutError if another writer holds the lock for too long) where the row could
     not be written; the file is then what it was.
     """
-    cells = _cells(row)
+    cells = row_cells(row)
     EMISSIONS_CSV.put(path, tuple(cells[column] for column in COLUMNS))
 
 
 # --- what the row says ----------------------------------------------------------------------------
 
 
-def _cells(row: CodeCarbonRow) -> dict[str, str | float | None]:
+def row_cells(row: CodeCarbonRow) -> dict[str, str | float | None]:
+    """Return the cells by CodeCarbon's names of columns: in its units, energies and powers with PUE."""
     return {
         "timestamp": row.timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
         "project_name": _readable_as_text(row.project, NO_PROJECT),

@@ -88,6 +88,11 @@ class IdentityResolver:
         if self._endpoint is None and self._collector is None:
             self._settle(_CLOSED)
 
+    @property
+    def config(self) -> ResolverConfig:
+        """What it was made from."""
+        return self._config
+
     def start(self) -> None:
         """Begin to ask in the background; once only, and not at all where there is nobody to ask."""
         if self._thread is not None or self._settled.is_set():
