@@ -25,8 +25,9 @@ SHARED_S: Final = 0.5
 
 FIRST_PAUSE_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 320.0
-"""After a failure it is not asked for 10 s, then for twice the time: less than the ladder of the pod's
-sources waits, so that its attempts are real ones, and the GPUs' cost nothing between them."""
+"""After a failure it is not asked for 10 s, after another not for 10 s again, then for twice the time:
+less than the ladder of the pod's sources waits, so that its attempts are real ones, and the GPUs' cost
+nothing between them."""
 
 GPUS_MAX: Final = 64
 LARGEST_INTEGER: Final = 2**63
@@ -75,10 +76,10 @@ class NodeMeterClient:
         self._clock = clock
         self._last: NodeMeterAnswer | NodeMeterError | None = None
         self._until_s = -math.inf
-        self._pause_s = FIRST_PAUSE_S
+        self._failures = 0
 
     def ask(self) -> NodeMeterAnswer:
-        """Return the counters as of now, or of less than half a second ago; takes 1 s at most.
+        """Return the counters as of now, or of less than half a second ago; takes 2 s at most.
 
         Raises NodeMeterError, also without asking while it is not to be asked again.
         """
@@ -90,14 +91,24 @@ class NodeMeterClient:
 
     def _asked(self) -> NodeMeterAnswer | NodeMeterError:
         try:
-            answer = self._exchanged()
+            answer = self._exchanged_twice()
         except NodeMeterError as error:
-            self._until_s = self._clock() + self._pause_s
-            self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+            self._failures += 1
+            pause_s = FIRST_PAUSE_S * 2.0 ** min(max(self._failures - 2, 0), 16)
+            self._until_s = self._clock() + min(pause_s, LONGEST_PAUSE_S)
             return error
         self._until_s = self._clock() + SHARED_S
-        self._pause_s = FIRST_PAUSE_S
+        self._failures = 0
         return answer
+
+    def _exchanged_twice(self) -> NodeMeterAnswer:
+        """Ask once more where the answer before was one: a single late one would cost two windows."""
+        try:
+            return self._exchanged()
+        except NodeMeterError:
+            if not isinstance(self._last, NodeMeterAnswer):
+                raise
+            return self._exchanged()
 
     def _exchanged(self) -> NodeMeterAnswer:
         try:

@@ -11,7 +11,8 @@ from sidecar.meters.reading import MeterStatus, PodMethod, PodReading
 
 FIRST_PAUSE_S: Final = 15.0
 LONGEST_PAUSE_S: Final = 600.0
-"""A source that failed is tried again after 15 s, then after twice the time, up to 10 minutes."""
+"""A source that failed is tried again at the next reading, if it fails then after 15 s, then after twice
+the time, up to 10 minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,15 @@ class _Rung:
     source: PodSource
     answers: bool = False
     try_after_s: float = -math.inf
-    pause_s: float = FIRST_PAUSE_S
+    pause_s: float = 0.0
 
     def told(self, reading: PodReading, now_s: float) -> bool:
         self.answers = reading.cpu_s is not None
         if self.answers:
-            self.pause_s = FIRST_PAUSE_S
+            self.pause_s = 0.0
         else:
             self.try_after_s = now_s + self.pause_s
-            self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S)
+            self.pause_s = min(max(self.pause_s * 2, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         return self.answers
 
 
@@ -46,8 +47,9 @@ class PodLadder:
     """Reads the best source that answers, and the best local one beside a remote one.
 
     Both ends of a window must come from one source. So the second keeps a window measured in which
-    the first goes away; where both are gone (or new) the window has the last rung's method. That one
-    always answers: it is never tried, and needs nothing.
+    the first goes away, and one that gives way to a better one is read once more. Where all are gone (or
+    new) the window has the last rung's method. That one always answers: it is never tried, and needs
+    nothing.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class PodLadder:
         self._rungs = [_Rung(source) for source in measured]
         self._last = last
         self._clock = clock
+        self._in_use: _Rung | None = None
 
     @property
     def needs_sampling(self) -> bool:
@@ -76,7 +79,7 @@ class PodLadder:
         has_local = False
         for rung in self._rungs:
             local = rung.source.is_local
-            wanted = not readings or (local and not has_local)
+            wanted = not readings or (local and not has_local) or rung is self._in_use
             if not wanted or self._clock() < rung.try_after_s:
                 rung.answers = rung.answers and wanted
                 continue
@@ -84,6 +87,7 @@ class PodLadder:
             if rung.told(reading, self._clock()):
                 readings.append(reading)
                 has_local = has_local or local
+        self._in_use = next((rung for rung in self._rungs if rung.answers), None)
         return (*readings, self._last.read())
 
     def status(self) -> tuple[MeterStatus, ...]:

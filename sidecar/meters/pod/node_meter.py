@@ -20,7 +20,8 @@ NEEDS: Final = "the node meter: nodeMeter.enabled=true in the chart"
 class NodeMeterSource:
     """CPU time and memory of the pod without ours, from the node meter of this node.
 
-    A node meter that started anew counts anew: a new epoch.
+    The CPU time is the counter of the pod's cgroup, which goes on while the node meter is away or starts
+    anew. The integral of memory is its own: for the window of a new start it is not told.
     """
 
     name: PodMethod = "node-meter"
@@ -39,9 +40,10 @@ class NodeMeterSource:
         self._clock = clock
         self._condition = Condition("pod", log)
         self._worked = False
-        self._boot: str | None = None
-        self._epoch = 0
+        self._answer: NodeMeterAnswer | None = None
+        self._refusal = ""
         self._memory_byte_s = 0.0
+        self._own_byte_s = 0.0
         self._cpu_time = PodCpuTime()
         self._own_memory = MemoryIntegral()
 
@@ -49,7 +51,7 @@ class NodeMeterSource:
         """Do nothing: the node meter samples."""
 
     def read(self) -> PodReading:
-        """Ask the node meter; takes at most about a second. None while it does not answer."""
+        """Ask the node meter; takes at most about two seconds. None while it does not answer."""
         try:
             answer = self._client.ask()
             return self._reading(answer)
@@ -61,30 +63,42 @@ class NodeMeterSource:
         return (self._condition.status,)
 
     def _reading(self, answer: NodeMeterAnswer) -> PodReading:
-        if answer.boot != self._boot:
-            if self._boot is not None:
-                self._epoch += self._cpu_time.epoch + 1
-            self._boot = answer.boot
-            self._begin_epoch()
-        cpu_s = self._cpu_time.advance(answer.cpu_s, self._ourselves.cpu_s())
+        before, self._answer = self._answer, answer
+        if answer is before and self._refusal:  # the next answer decides, not the same one again
+            raise CounterBackError(self._refusal)
+        cpu_s = self._advanced(answer.cpu_s)
         own_bytes = self._ourselves.resident_bytes()
-        own_byte_s = self._own_memory.advance(self._clock(), own_bytes)
-        self._memory_byte_s = max(self._memory_byte_s, answer.memory_byte_s - own_byte_s)
         size = answer.working_set_bytes
+        is_continued = before is None or answer.boot == before.boot
+        self._add_memory(before if is_continued else None, answer, own_bytes)
         self._condition.works(f"node meter {self._client.url}")
         self._worked = True
         return PodReading(
             cpu_s=cpu_s,
             working_set_bytes=None if size is None else max(0, size - own_bytes),
-            memory_byte_s=None if size is None else self._memory_byte_s,
+            memory_byte_s=None if size is None or not is_continued else self._memory_byte_s,
             method=self.name,
-            epoch=self._epoch + self._cpu_time.epoch,
+            epoch=self._cpu_time.epoch,
         )
 
-    def _begin_epoch(self) -> None:
-        self._cpu_time = PodCpuTime()
-        self._own_memory = MemoryIntegral()
-        self._memory_byte_s = 0.0
+    def _advanced(self, cpu_s: float) -> float:
+        """Return the pod's CPU seconds without ours. Raises CounterBackError."""
+        self._refusal = ""
+        try:
+            return self._cpu_time.advance(cpu_s, self._ourselves.cpu_s())
+        except CounterBackError as error:
+            self._refusal = str(error)
+            raise
+
+    def _add_memory(
+        self, before: NodeMeterAnswer | None, answer: NodeMeterAnswer, own_bytes: int
+    ) -> None:
+        """Add what is new of the integral, without our own memory."""
+        last_byte_s = self._own_byte_s
+        self._own_byte_s = self._own_memory.advance(self._clock(), own_bytes)
+        if before is not None:
+            step = answer.memory_byte_s - before.memory_byte_s - (self._own_byte_s - last_byte_s)
+            self._memory_byte_s += max(0.0, step)
 
     def _nothing(self, detail: str) -> PodReading:
         if self._worked:

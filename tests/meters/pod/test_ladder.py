@@ -87,6 +87,29 @@ def test_a_window_in_which_the_best_source_goes_away_is_measured_by_the_next():
     assert (usage.pod_method, usage.pod_cpu_s) == ("cgroup", 2.0)
 
 
+def test_between_two_remote_sources_no_window_is_lost():
+    better, other = Source("node-meter", None, is_local=False), Source("kubelet", is_local=False)
+    node = Node([better, other])
+    better.cpu_s, other.cpu_s = 50.0, 4.0
+    usage = node.window(FIRST_PAUSE_S)
+    assert (usage.pod_method, usage.pod_cpu_s, node.chosen) == ("kubelet", 4.0, "node-meter")
+    better.cpu_s = 53.0
+    usage = node.window()
+    assert (usage.pod_method, usage.pod_cpu_s) == ("node-meter", 3.0)
+    assert other.reads == 2, "it is not asked any more"
+
+
+def test_a_source_that_fails_once_is_asked_again_at_the_next_window():
+    source = Source("node-meter", 10.0, is_local=False)
+    node = Node([source])
+    source.cpu_s = None
+    assert node.window(5.0).pod_method == "whole-node"
+    source.cpu_s = 20.0
+    assert node.window(5.0).pod_method == "whole-node", "it did not tell where this window began"
+    source.cpu_s = 21.0
+    assert node.window(5.0).pod_cpu_s == 1.0
+
+
 def test_a_source_that_comes_back_is_used_from_the_window_after():
     remote, local = Source("node-meter", None, is_local=False), Source("cgroup", 0.0)
     node = Node([remote, local])
@@ -119,7 +142,7 @@ def test_a_source_that_fails_is_asked_ever_more_seldom():
     for _ in range(400):
         node.window()
     hours_s = 400 * 15.0
-    assert source.reads <= 8 + hours_s / LONGEST_PAUSE_S
+    assert source.reads <= 9 + hours_s / LONGEST_PAUSE_S
 
 
 def test_only_sources_in_use_are_sampled():

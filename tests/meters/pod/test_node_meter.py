@@ -105,10 +105,14 @@ def test_our_memory_is_taken_off_the_integral(peer: Peer):
     assert after.memory_byte_s - before.memory_byte_s == pytest.approx(4000)
 
 
-def test_a_node_meter_that_began_anew_begins_an_epoch(peer: Peer):
-    assert peer.source.read().epoch == 0
+def test_a_node_meter_that_began_anew_reads_the_same_cgroup(peer: Peer):
+    """Its counter of CPU time is the pod's own; only the integral of memory begins anew."""
+    before = peer.source.read()
     again = peer.after(10, boot="b01", cpu_s=95.0, memory_byte_s=1.0)
-    assert (again.epoch, again.cpu_s, again.memory_byte_s) == (1, 95.0, 1.0)
+    assert (again.epoch, again.cpu_s - before.cpu_s) == (0, 3.75)
+    assert again.memory_byte_s is None
+    later = [peer.after(10, boot="b01", cpu_s=95.0, memory_byte_s=n).memory_byte_s for n in (5, 9)]
+    assert later[1] - later[0] == pytest.approx(4.0)
 
 
 def test_a_counter_that_fell_is_believed_the_second_time(peer: Peer):
@@ -116,7 +120,13 @@ def test_a_counter_that_fell_is_believed_the_second_time(peer: Peer):
     assert peer.after(10, cpu_s=3.0).cpu_s is None
     assert "went back from 91.25 s to 3 s" in peer.source.status()[0].detail
     assert peer.after(10, cpu_s=4.0).epoch == 1
-    assert peer.after(10, boot="b01", cpu_s=5.0).epoch == 2
+    assert peer.after(10, boot="b01", cpu_s=5.0).epoch == 1
+
+
+def test_a_counter_that_fell_in_an_answer_that_serves_twice_is_believed_by_the_next(peer: Peer):
+    peer.source.read()
+    assert peer.after(10, cpu_s=3.0).cpu_s is None
+    assert peer.source.read().cpu_s is None, "that is the same answer"
 
 
 def test_a_node_meter_that_went_away_is_a_warning_and_one_that_never_was_is_none(
@@ -152,7 +162,8 @@ def test_within_an_epoch_nothing_falls(answers):
             continue
         before = last.get(reading.epoch, reading)
         assert reading.cpu_s >= before.cpu_s
-        assert reading.memory_byte_s >= before.memory_byte_s
+        if None not in (before.memory_byte_s, reading.memory_byte_s):
+            assert reading.memory_byte_s >= before.memory_byte_s
         assert reading.epoch >= max(last, default=0)
         last[reading.epoch] = reading
 
@@ -168,6 +179,24 @@ def test_pod_and_gpus_share_the_answer_of_one_reading(peer: Peer):
     peer.clock.now_s += SHARED_S
     peer.client.ask()
     assert len(peer.server.requests) == 2
+
+
+def test_one_late_answer_is_no_failure(peer: Peer, monkeypatch):
+    monkeypatch.setattr(node_meter_client, "DEADLINE_S", 0.3)
+    peer.client.ask()
+    peer.clock.now_s += 15
+    peer.server.faults.append(fake.hang)
+    assert peer.client.ask().cpu_s == 91.25
+    assert len(peer.server.requests) == 3
+
+
+def test_who_has_not_answered_before_is_asked_once(peer: Peer):
+    peer.server.documents.clear()
+    for _ in range(3):
+        peer.clock.now_s += LONGEST_PAUSE_S
+        with pytest.raises(NodeMeterError):
+            peer.client.ask()
+    assert len(peer.server.requests) == 3
 
 
 def test_the_token_is_shown_to_the_node_meter_alone(peer: Peer):
@@ -191,7 +220,7 @@ def test_after_a_failure_it_is_asked_ever_less_often(peer: Peer):
             with pytest.raises(NodeMeterError):
                 peer.client.ask()
         pauses.append(pause_s)
-    assert pauses[:3] == [10.0, 20.0, 40.0]
+    assert pauses[:4] == [10.0, 10.0, 20.0, 40.0]
     assert pauses[-1] == LONGEST_PAUSE_S
 
 
