@@ -141,9 +141,13 @@ def test_the_lean_image_says_what_it_lacks(podman: Podman, lean: Image):
     assert "Traceback" not in outcome.stderr
 
 
-def test_the_same_inputs_give_the_same_layer(podman: Podman, lean: Image):
-    again = podman.build("sidecar", "-again", "--no-cache")
-    first = files(podman, lean)
+@pytest.mark.parametrize(("target", "fixture"), [("sidecar", "lean"), ("services", "services")])
+def test_the_same_inputs_give_the_same_layer(
+    podman: Podman, request: pytest.FixtureRequest, target: str, fixture: str
+):
+    built: Image = request.getfixturevalue(fixture)
+    again = podman.build(target, "-again", "--no-cache")
+    first = files(podman, built)
     assert files(podman, again) == first
-    assert again.layers == lean.layers
+    assert again.layers == built.layers
     assert {time_s for _, time_s, _ in first.values()} == {int(EPOCH)}
