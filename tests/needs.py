@@ -87,6 +87,8 @@ def _boots_a_kernel() -> bool:
 
 
 _CACHE = Path(__file__).parent.parent / ".cache"
+FRAMEWORKS_PYTHON = _CACHE / "frameworks/bin/python"
+"""An environment with the frameworks that callbacks are for; it has no pytest."""
 AZURITE = _CACHE / "azurite/node_modules/azurite/dist/src/blob/main.js"
 
 CAPABILITIES: dict[str, Capability] = {
@@ -95,6 +97,7 @@ CAPABILITIES: dict[str, Capability] = {
         _creates_cgroups, "run as root on a kernel with cgroup v1 (cpu, cpuacct, memory) mounted"
     ),
     "chromium": Capability(_has("chromium"), "apt-get install chromium"),
+    "frameworks": Capability(FRAMEWORKS_PYTHON.is_file, "make frameworks"),
     "gcc": Capability(_compiles_c, "apt-get install gcc libc6-dev"),
     "git": Capability(_has("git"), "apt-get install git"),
     "helm": Capability(tools.is_there, "make helm"),
@@ -110,7 +113,7 @@ CAPABILITIES: dict[str, Capability] = {
     "podman": Capability(
         _has("podman", "runc", "catatonit"), "apt-get install podman runc catatonit"
     ),
-    "promtool": Capability(_has("promtool"), "apt-get install prometheus"),
+    "promtool": Capability(_has("promtool", "prometheus"), "apt-get install prometheus"),
     "ps": Capability(_has("ps"), "apt-get install procps"),
     "qemu": Capability(
         _boots_a_kernel, "apt-get install qemu-system-x86, and make kernel (on x86-64)"

@@ -61,3 +61,5 @@ class CollectorMetrics:
         self.intensity_calls = instruments.counter(_INTENSITY_CALLS)
         for outcome in (*STORED, *FAULTS):
             self.segments.labels(outcome)
+        for outcome in ("answered", "failed"):
+            self.intensity_calls.labels(outcome)

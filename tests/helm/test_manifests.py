@@ -558,24 +558,26 @@ def test_the_notes_say_how_to_opt_in_how_to_check_and_what_is_missing() -> None:
     assert "WARNING: image.registry is empty" in notes
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    from sidecar.collector.metrics import CollectorMetrics
-    from sidecar.injector.metrics import InjectorMetrics
-    from sidecar.outbox import __file__ as outbox
+def test_dashboard_and_rules_ask_for_metrics_that_there_are() -> None:
+    from sidecar import outbox
+    from sidecar.collector import metrics as of_collector
+    from sidecar.exporters import energy_metrics
+    from sidecar.exporters.prometheus import BUILD
+    from sidecar.injector import metrics as of_webhook
+    from sidecar.node_meter import metrics as of_node_meter
 
-    registries = (CollectorMetrics().registry, InjectorMetrics(with_certificate=True).registry)
-    known = {family.name for registry in registries for family in registry.collect()}
-    of_sidecars = (ROOT / outbox).read_text()
+    sources = (energy_metrics, outbox, of_node_meter, of_collector, of_webhook)
+    known = {BUILD.name, *(one.name for source in sources for one in source.METRICS)}
+    rendered = render("cert-manager", "--set=metrics.rules.budgetKg.vision=1")
+    groups = rendered.one("PrometheusRule")["spec"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
     dashboard = json.loads(
-        render("cert-manager").one("ConfigMap", "-dashboard")["data"]["emissions-sidecar.json"]
+        rendered.one("ConfigMap", "-dashboard")["data"]["emissions-sidecar.json"]
     )
-    asked = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel["targets"]
-        for name in re.findall(r"emissions_\w+", target["expr"])
-    }
-    assert len(asked) > 10
-    for name in asked:
-        family = re.sub(r"_(total|bucket|count|sum)$", "", name)
-        assert family in known or f'"{name}"' in of_sidecars, name
+    shown = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    text = "\n".join((*shown, *(rule["expr"] for rule in rules)))
+    asked = {re.sub(r"_bucket$", "", one) for one in re.findall(r"(?<!:)\bemissions_\w+", text)}
+    assert len(asked) > 30
+    assert asked <= known
+    assert {*re.findall(r"project:\w+:\w+", text)} <= recorded
