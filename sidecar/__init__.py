@@ -15,6 +15,16 @@ if TYPE_CHECKING:
         track_emissions,
         track_task_emissions,
     )
+else:
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+        """Load the API where it is asked for: commands need none of it."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from sidecar import tracker  # noqa: PLC0415
+
+        return getattr(tracker, name)
+
 
 __all__ = [
     "EmissionsData",
@@ -28,14 +38,6 @@ __all__ = [
     "track_emissions",
     "track_task_emissions",
 ]
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - loaded where it is asked for: commands need none of it
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sidecar import tracker  # noqa: PLC0415
-
-    return getattr(tracker, name)
 
 
 def __dir__() -> list[str]:

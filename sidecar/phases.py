@@ -23,6 +23,9 @@ SERVICE: Final = "emissions-sidecar"
 NAME_CHARACTERS_MAX: Final = 64
 NAME_BYTES_MAX: Final = 128
 
+SECONDS_MAX: Final = 1e9
+"""No phase of a window is as long (31 years)."""
+
 NAMES_MAX: Final = 64
 """Different phases of one run that are told apart; what comes after them counts as `other`."""
 
@@ -36,6 +39,9 @@ SLIVER_S: Final = 0.05
 
 CLIENTS_MAX: Final = 64
 """Processes of a pod whose phases are told apart; a further one takes the place of the most silent."""
+
+LATE_S: Final = 2.0
+"""A phase that begins is told late where the machine is busy: so much time before is still counted."""
 
 SILENT_S: Final = 180.0
 """A process that tells nothing for so long has ended, whatever phase it was in."""
@@ -78,7 +84,7 @@ def phase_shares(phases: Mapping[str, float] | None, duration_s: float) -> dict[
     The parts are not negative and sum to 1 (but for rounding). Seconds that amount to more than the
     window, which only a record from outside can have, are scaled to it.
     """
-    seconds = {name: amount for name, amount in (phases or {}).items() if 0 < amount < math.inf}
+    seconds = {name: part_s for name, part_s in (phases or {}).items() if 0 < part_s <= SECONDS_MAX}
     whole_s = max(duration_s, math.fsum(seconds.values()))
     if not seconds or not 0 < whole_s < math.inf:
         return {None: 1.0}
@@ -172,6 +178,13 @@ class _Ledger:
         return any(
             name not in known and part_s >= SLIVER_S for name, part_s in self._seconds.items()
         )
+
+    def rename(self, name: str, seconds: float) -> None:
+        """Count time for a phase that was counted for none; at most what there is of it."""
+        moved = min(seconds, self._seconds.get(None, 0.0))
+        if moved > 0:
+            self._seconds[None] -= moved
+            self.add(name, moved)
 
     def take(self) -> dict[str, float]:
         seconds, self._seconds = self._seconds, {}
@@ -271,7 +284,7 @@ class Told:
 class _Client:
     """A process. `uncounted_s` is its part of the time since it last told.
 
-    `mix` are the parts of phases that it changes many times a second; empty where it does not.
+    `mix` are the parts of phases that it changes again and again; empty where it does not.
     """
 
     phase: str | None = None
@@ -279,6 +292,7 @@ class _Client:
     told_s: float = 0.0
     uncounted_s: float = 0.0
     mix: Mapping[str | None, float] = field(default_factory=dict)
+    was_mixed: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -319,11 +333,14 @@ class PhaseBook:
             parts = self._parts(told)
             if client.uncounted_s >= SLIVER_S:
                 client.before = client.phase
+            if not client.is_live:
+                self._count_late(parts, told)
             self._count(client, parts)
             phase = None if told.phase is None else self._ledger.known(told.phase)
             is_new, client.phase = phase != client.phase, phase
-            is_flipping = len(parts) > 1 and told.elapsed_s < 2 * TELL_PERIOD_S
-            client.mix = parts if is_flipping else {}
+            is_mixed = len(parts) > 1 and told.elapsed_s < 2 * TELL_PERIOD_S
+            client.mix = parts if is_mixed and client.was_mixed else {}
+            client.was_mixed = is_mixed
             client.told_s = self._since_s
             return is_new
 
@@ -358,6 +375,12 @@ class PhaseBook:
             known = None if name is None else self._ledger.known(name)
             parts[known] = parts.get(known, 0.0) + share
         return parts if told.seconds else {}
+
+    def _count_late(self, parts: Mapping[str | None, float], told: Told) -> None:
+        """Count what a process did in phases of which nothing was known, as far as nobody else did."""
+        for name, part in parts.items():
+            if name is not None:
+                self._ledger.rename(name, part * min(told.elapsed_s, LATE_S))
 
     def _count(self, client: _Client, parts: Mapping[str | None, float]) -> None:
         """Count a process's time in these parts; without, in the phase it was in."""

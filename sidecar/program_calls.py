@@ -19,6 +19,7 @@ from sidecar.phases import (
     NAMES_MAX,
     PHASES_PATH,
     RUN_PATH,
+    SECONDS_MAX,
     SERVICE,
     PhaseBook,
     Told,
@@ -31,7 +32,7 @@ from sidecar.version import VERSION
 CALLS_PER_S: Final = 20
 """Calls answered each second, of all programs together; a program of ours calls once a second."""
 
-FRESH_S: Final = 1.0
+FRESH_S: Final = 0.2
 """The meters are read for an answer at most so often; in between it is as old."""
 
 _PROCESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -41,7 +42,8 @@ _JSON: Final = "application/json"
 class ProgramCalls:
     """Answers for a run. `turned` is called when a program's phase has changed; it returns at once.
 
-    `read` reads the meters; None where they do not answer in time.
+    `read` reads the meters; None where they do not answer in time. `prefix` of all paths is a secret
+    where loopback is shared with strangers, as on a machine of several users.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class ProgramCalls:
         book: PhaseBook,
         turned: Callable[[], None],
         read: Callable[[], RunSoFar | None],
+        prefix: str = "",
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._paths = (prefix + PHASES_PATH, prefix + RUN_PATH)
         self._book = book
         self._turned = turned
         self._read = read
@@ -62,16 +66,17 @@ class ProgramCalls:
 
     def answer(self, asked: Asked) -> Answer | None:
         """Answer one call; None where it is none of these."""
-        if asked.path not in (PHASES_PATH, RUN_PATH):
+        if asked.path not in self._paths:
             return None
+        is_told = asked.path == self._paths[0]
         if not _is_loopback(asked.peer):
             return Answer(403, b"only containers of this pod may ask, over its loopback address\n")
-        method = "POST" if asked.path == PHASES_PATH else "GET"
+        method = "POST" if is_told else "GET"
         if asked.method != method:
             return Answer(405, f"{method} is wanted\n".encode(), allow=method)
         if not self._rate.allows():
             return Answer(429, f"more than {CALLS_PER_S} calls a second\n".encode())
-        return self._told(asked.body) if asked.path == PHASES_PATH else self._run()
+        return self._told(asked.body) if is_told else self._run()
 
     def _told(self, body: bytes) -> Answer:
         try:
@@ -125,7 +130,11 @@ def _seconds(content: object) -> Mapping[str, float]:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e9:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 <= value <= SECONDS_MAX
+    ):
         raise ValueError("seconds must be numbers that are not negative")
     return float(value)
 

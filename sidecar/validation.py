@@ -11,7 +11,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from sidecar.phases import NAMES_MAX, valid_phase
+from sidecar.phases import NAMES_MAX, SECONDS_MAX, valid_phase
 from sidecar.record import SCHEMA, EmissionRecord
 
 LINE_BYTES_MAX: Final = 1024 * 1024
@@ -75,7 +75,9 @@ def _are_phases(phases: Mapping[str, float] | None) -> bool:
         names = [valid_phase(name) for name in phases]
     except ValueError:
         return False
-    return len(names) <= NAMES_MAX + 1 and all(0 <= part < math.inf for part in phases.values())
+    return len(names) <= NAMES_MAX + 1 and all(
+        0 <= part_s <= SECONDS_MAX for part_s in phases.values()
+    )
 
 
 def _plausible(record: EmissionRecord) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.phases import (
     CLIENTS_MAX,
+    LATE_S,
     NAME_BYTES_MAX,
     NAME_CHARACTERS_MAX,
     NAMES_MAX,
@@ -287,6 +288,19 @@ def test_a_phase_that_is_left_in_each_batch_keeps_its_part(book, time):
     book.tell("a", told(None, elapsed_s=1.0))
     assert book.take(time.now_s) == {}
     assert not book.is_used
+
+
+def test_a_phase_that_is_told_late_counts_from_when_it_began(book, time):
+    time.now_s += 10
+    book.tell("a", told("train", elapsed_s=0.5, load=0.1, train=0.4))
+    time.now_s += 1
+    assert book.take(time.now_s) == pytest.approx({"load": 0.1, "train": 1.4})
+
+
+def test_nobody_claims_time_long_after(book, time):
+    time.now_s += 100
+    book.tell("a", told("train", elapsed_s=100.0, train=100.0))
+    assert book.take(time.now_s) == {"train": LATE_S}
 
 
 def test_the_number_of_processes_is_bounded(book, time):

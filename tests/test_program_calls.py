@@ -37,7 +37,9 @@ class Side:
         self.reads = 0
         self.run = run
         self.book = PhaseBook(lambda: self.now_s)
-        self.calls = ProgramCalls(self.book, self._turned, self._read, lambda: self.now_s)
+        self.calls = ProgramCalls(
+            self.book, self._turned, self._read, monotonic_s=lambda: self.now_s
+        )
 
     def _turned(self):
         self.turns += 1
@@ -82,6 +84,12 @@ def test_any_other_address_is_refused_and_changes_nothing(side, peer):
     assert side.tell(peer=peer, phase="train").status == side.ask(peer=peer).status == 403
     assert not side.book.is_used
     assert side.reads == 0
+
+
+def test_behind_a_secret_prefix_nobody_answers_who_does_not_know_it(side):
+    calls = ProgramCalls(side.book, side._turned, side._read, "/secret")
+    assert calls.answer(Asked("GET", "/v1/run", peer="127.0.0.1")) is None
+    assert calls.answer(Asked("GET", "/secret/v1/run", peer="127.0.0.1")).status == 200
 
 
 def test_other_paths_are_for_others(side):

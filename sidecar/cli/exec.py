@@ -3,9 +3,12 @@
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from sidecar.agent import Agent
 from sidecar.assembly import assemble
@@ -13,8 +16,11 @@ from sidecar.cli.leaving import leave
 from sidecar.cli.logs import logs_held, set_up_logs
 from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
 from sidecar.exporters.summary import Totals, totals_text
-from sidecar.metering import Metering, patience_s
-from sidecar.settings import Settings, SettingsError, declared_settings
+from sidecar.metering import ASK_S, Metering, patience_s
+from sidecar.phases import PhaseBook
+from sidecar.program_calls import ProgramCalls
+from sidecar.settings import Settings, SettingsError, declared_settings, environment_name
+from sidecar.status import CONNECTIONS_MAX, REQUEST_S, Answer, Bounds, HttpServer
 from sidecar.supervise import (
     ENDING,
     FORWARDED,
@@ -50,15 +56,21 @@ def main(argv: Sequence[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     settings = settings_from(arguments)
     set_up_logs(settings, quiet=True)
-    agent = _begun(settings)
+    book = PhaseBook()
+    agent = _begun(settings, book)
+    metering = None if agent is None else Metering(agent, lambda totals: _tell(agent, totals))
     adopt_orphans()
-    with SignalWaiter((*FORWARDED, signal.SIGCHLD)) as waiter:
+    with (
+        SignalWaiter((*FORWARDED, signal.SIGCHLD)) as waiter,
+        _answering(metering, book) as address,
+    ):
         try:
-            child = Command(command, inherited_environment(), waiter.previous_mask)
+            environ = inherited_environment() | address
+            child = Command(command, environ, waiter.previous_mask)
         except CommandNotStarted as error:
             _say(f"emissions-sidecar exec: {error}")
             return leave(error.exit_code, settings)
-        exit_code = _metered(agent, child, waiter, patience_s(settings))
+        exit_code = _metered(metering, child, waiter, patience_s(settings))
         if not arguments.keep_background:
             child.end_leftovers(waiter)
     return leave(exit_code, settings)
@@ -70,11 +82,11 @@ def offered() -> list[str]:
     return [name for name in declared if name not in ("listen", "termination_log")]
 
 
-def _begun(settings: Settings) -> Agent | None:
+def _begun(settings: Settings, book: PhaseBook) -> Agent | None:
     """Return an agent that counts from now on; None, and a log line, where it cannot be made."""
     try:
         with logs_held():
-            agent = Agent(assemble(settings, os.environ, "exec"))
+            agent = Agent(replace(assemble(settings, os.environ, "exec"), phases=book))
         agent.begin()
     except SettingsError:
         raise
@@ -92,11 +104,40 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return argv[:place], argv[place + 1 :]
 
 
+@contextlib.contextmanager
+def _answering(metering: Metering | None, book: PhaseBook) -> Iterator[dict[bytes, bytes]]:
+    """Let the command's programs mark phases, and ask for the run: a Python one does not meter itself.
+
+    Yields the variable that tells them where. Loopback may be shared with other users: the address is
+    known to who has the variable, and the port tells others nothing.
+    """
+    if metering is None:
+        yield {}
+        return
+    prefix = f"/{secrets.token_urlsafe(18)}"
+    so_far = partial(metering.ask, Agent.run_so_far, ASK_S)
+    calls = ProgramCalls(book, metering.nudge, so_far, prefix)
+    nothing = Answer(404, b"nothing here\n")
+    bounds = Bounds(CONNECTIONS_MAX, REQUEST_S)
+    try:
+        server = HttpServer(("127.0.0.1", 0), lambda asked: calls.answer(asked) or nothing, bounds)
+        server.start()
+    except (OSError, RuntimeError) as error:  # the command matters more than what is said of it
+        _log.info("programs of the command cannot mark phases: %s", error)
+        yield {}
+        return
+    host, port = server.address
+    try:
+        variable = environment_name("sidecar_url").encode()
+        yield {variable: f"http://{host}:{port}{prefix}".encode()}
+    finally:
+        server.close()
+
+
 def _metered(
-    agent: Agent | None, child: Command, waiter: SignalWaiter, wait_at_most_s: float
+    metering: Metering | None, child: Command, waiter: SignalWaiter, wait_at_most_s: float
 ) -> int:
     """Forward signals until the child has ended, while a thread meters it; return its exit code."""
-    metering = None if agent is None else Metering(agent, lambda totals: _tell(agent, totals))
     if metering is not None:
         metering.start()
     child.reap()

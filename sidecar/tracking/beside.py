@@ -56,6 +56,7 @@ class Beside:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._prefix = parts.path.rstrip("/")
         self._process = f"{os.getpid()}.{os.urandom(4).hex()}"
 
     def so_far(self) -> RunSoFar | None:
@@ -100,7 +101,7 @@ class Beside:
         with contextlib.closing(connection):
             deadline.start()
             try:
-                connection.request(method, path, body, {"Connection": "close"})
+                connection.request(method, self._prefix + path, body, {"Connection": "close"})
                 response = connection.getresponse()
                 return response.status, response.read(_BYTES_MAX)
             except http.client.HTTPException as error:
@@ -185,6 +186,7 @@ class Teller:
         self._closing = threading.Event()
         self._pid = os.getpid()
         self._told_s = -math.inf
+        self._told_phase: str | None = None
         self._begun_s = 0.0
         self._is_telling = False
         self._thread = threading.Thread(target=self._run, name="phases", daemon=True)
@@ -215,13 +217,13 @@ class Teller:
 
     def _pause_s(self) -> float | None:
         """Return how long to wait for a change: those of the same second are told a second later."""
-        if self._clock.has_turned or self._is_telling:
+        if self._is_telling or self._clock.phase != self._told_phase or self._clock.has_turned:
             return TELL_PERIOD_S
         return HEARTBEAT_S if self._clock.is_used else None
 
     def _tell(self) -> None:
         now_s = time.monotonic()
-        phase = self._clock.phase
+        self._told_phase = phase = self._clock.phase
         seconds = self._clock.take(now_s)
         elapsed_s, self._told_s = now_s - max(self._told_s, self._begun_s), now_s
         self._sidecar.tell(phase, seconds, elapsed_s)
