@@ -103,3 +103,12 @@ def test_the_rules_name_the_webhooks_that_there_are(rules: Path) -> None:
     ]
     assert len(names) == 2
     assert all(re.fullmatch(pattern, name) for name in names)
+
+
+def test_the_monitors_may_be_those_of_azures_managed_prometheus_which_knows_no_rules() -> None:
+    option = "--set=metrics.apiVersion=azmonitoring.coreos.com/v1"
+    rendered = render("cert-manager", option, "--set=metrics.rules.enabled=false")
+    monitors = rendered.of_kind("PodMonitor") + rendered.of_kind("ServiceMonitor")
+    assert {one["apiVersion"] for one in monitors} == {"azmonitoring.coreos.com/v1"}
+    error = render("cert-manager", option, fails=True).error
+    assert "metrics.rules.enabled needs the Prometheus operator" in error

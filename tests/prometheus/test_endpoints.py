@@ -35,9 +35,17 @@ def load_writer() -> ModuleType:
 DECLARED = load_writer().ENDPOINT_METRICS
 
 
+def wait_for_targets(cluster: Cluster) -> None:
+    def are_up() -> bool:
+        health = [one["health"] for one in cluster.prometheus.targets()]
+        return health == ["up"] * (len(PODS) + len(SERVICES))
+
+    until(are_up)
+
+
 def text_of(cluster: Cluster, job: str) -> str:
     """What one target of a job tells now; the first pod's sidecar, which has GPUs."""
-    until(lambda: all(one["health"] == "up" for one in cluster.prometheus.targets()))
+    wait_for_targets(cluster)
     url = next(
         one["scrapeUrl"]
         for one in cluster.prometheus.targets()
@@ -84,7 +92,7 @@ def test_the_endpoint_tells_what_the_reference_says_and_no_more(
 def test_prometheus_scrapes_the_tracked_pods_and_the_services_and_no_other_container(
     cluster: Cluster,
 ) -> None:
-    until(lambda: all(one["health"] == "up" for one in cluster.prometheus.targets()))
+    wait_for_targets(cluster)
     found = {
         (one["labels"]["job"], one["labels"]["namespace"], one["labels"]["pod"])
         for one in cluster.prometheus.targets()
