@@ -108,6 +108,10 @@ env:
   - name: EMISSIONS_CLUSTER
     value: {{ . | quote }}
   {{- end }}
+  {{- range $name, $value := include "emissions-sidecar.intensity.settings" . | fromYaml }}
+  - name: EMISSIONS_INTENSITY_{{ upper $name }}
+    value: {{ $value | quote }}
+  {{- end }}
   {{- if .Values.nodeMeter.enabled }}
   - name: EMISSIONS_NODE_METER_URL
     value: {{ include "emissions-sidecar.nodeMeter.url" . | quote }}
