@@ -45,6 +45,9 @@ GPU_LOAD_LEAST: Final = 0.5
 the share of time in which any kernel ran (nvml.h), not how much of the chip it used: a kernel that
 waits for memory leaves a card near half its limit. An assumption, wide on purpose."""
 
+CLOCK_SLACK_S: Final = 0.5
+"""A counter's seconds and the window's differ by so much, as one is read after the other."""
+
 UNOBSERVED_GPU_UTILIZATION: Final = Bounded(0.5, 0.0, 1.0)
 """Assumed where a GPU's utilisation cannot be seen: the middle, with idle and full load as bounds."""
 
@@ -283,14 +286,16 @@ def gpu_energy(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> Gp
 
     The model needs `power` (limit and idle of the device). A utilisation that was not observed is
     taken as the middle between idle and full load, with both as bounds. A counter or samples that
-    cover only a part of the window are completed by the model for the rest.
+    cover only a part of the window are completed by the model for the rest. A counter that covers more,
+    as the device was silent before, gives what those windows were not given by the model.
     """
     modelled = _modelled(usage, power, duration_s)
     if usage.energy_mj is None or usage.energy_source == "none":
         return modelled
     counted = kwh_from_millijoules(usage.energy_mj)
-    spread = GPU_COUNTER_SPREAD
-    measured = Bounded(counted, counted * (1 - spread), counted * (1 + spread))
+    left = max(0.0, counted - _modelled_before_kwh(usage, power, duration_s))
+    spread = GPU_COUNTER_SPREAD * counted
+    measured = Bounded(left, max(0.0, left - spread), left + spread)
     missing = _missing_share(usage, duration_s)
     if missing == 0 or modelled.energy is None:
         return replace(modelled, energy=measured, method=usage.energy_source, source=None)
@@ -312,6 +317,14 @@ def _modelled(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> Gpu
         source=power.source,
         idle_energy_kwh=None if seen is None else power.idle_energy_kwh(1.0 - seen, duration_s),
     )
+
+
+def _modelled_before_kwh(usage: GpuUsage, power: GpuPower | None, duration_s: float) -> float:
+    """Return what the model gave the windows before this one that the counter covers, too."""
+    silent_s = (usage.metered_s or 0.0) - duration_s
+    if power is None or silent_s <= CLOCK_SLACK_S:
+        return 0.0
+    return power.energy_kwh(UNOBSERVED_GPU_UTILIZATION, silent_s).value
 
 
 def _missing_share(usage: GpuUsage, duration_s: float) -> float:

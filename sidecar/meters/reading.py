@@ -144,8 +144,9 @@ class NodeReading:
 class GpuUsage:
     """One GPU over a window. `energy_mj` None = to be modelled; `utilization` None = not observed.
 
-    `metered_s` are the seconds of the window that `energy_mj` covers (None = all of them): less
-    than the window where power samples were late or the GPU came late. `notes` as in `GpuReading`.
+    `metered_s` are the seconds that `energy_mj` covers (None = those of the window): less than the
+    window where power samples were late or the GPU came late, more where it was silent before: then
+    energy of those windows is in it. `notes` as in `GpuReading`.
     `pod_share` is the pod's part of the device over this window (None = not known).
     """
 

@@ -14,8 +14,6 @@ from sidecar.meters.reading import (
 )
 from sidecar.units import BYTES_PER_GIB
 
-CLOCK_SLACK_S = 1e-3
-
 
 def usage_between(before: NodeReading, after: NodeReading) -> NodeUsage:
     """Difference two readings of one `NodeMeter`; what either lacks, or what went back, is None.
@@ -159,8 +157,7 @@ def _gpu_energy_between(
     """Energy of the window, and the seconds of it that this covers.
 
     A window in which the GPU told nothing has None and is modelled. When the GPU is back its
-    counter has gone on, and the step covers those windows too: only this window's part is taken
-    (constant power), or they would be counted twice.
+    counter has gone on, and the step covers those windows too: more seconds than the window has.
     """
     energy_mj = _energy_step(before, after)
     if energy_mj is None or after.metered_s is None:
@@ -168,8 +165,6 @@ def _gpu_energy_between(
     metered_s = after.metered_s - ((before.metered_s or 0.0) if before else 0.0)
     if metered_s <= 0:
         return (None, None) if duration_s > 0 else (energy_mj, None)
-    if metered_s > duration_s + CLOCK_SLACK_S:
-        return int(energy_mj * duration_s / metered_s), duration_s
     return energy_mj, metered_s
 
 

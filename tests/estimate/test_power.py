@@ -174,6 +174,27 @@ def test_what_a_counter_does_not_cover_is_modelled_and_named():
     assert device.method == "energy-counter + utilization"
 
 
+def test_what_a_device_used_in_silence_comes_later_without_what_the_model_gave_for_it():
+    """An hour without news was given 175 W by the table; the counter then tells of both hours."""
+    silent = gpu_usage(energy_mj=None, energy_source="none", utilization=None)
+    back = gpu_usage(energy_mj=1_800_000_000, metered_s=2 * HOUR_S)
+    energies = [gpu_energy(usage, A100, HOUR_S).energy for usage in (silent, back)]
+    assert [energy.value for energy in energies] == pytest.approx([0.175, 0.5 - 0.175])
+    assert gpu_energy(back, A100, HOUR_S).method == "energy-counter"
+    assert energies[1].low < energies[1].value < energies[1].high
+
+
+def test_where_nothing_could_be_modelled_in_silence_the_whole_step_counts():
+    back = gpu_usage(energy_mj=1_800_000_000, metered_s=2 * HOUR_S)
+    assert gpu_energy(back, None, HOUR_S).energy.value == pytest.approx(0.5)
+
+
+def test_a_model_that_gave_more_than_the_counter_tells_is_not_taken_back():
+    back = gpu_usage(energy_mj=360_000_000, metered_s=2 * HOUR_S)
+    energy = gpu_energy(back, A100, HOUR_S).energy
+    assert (energy.low, energy.value) == (0.0, 0.0)
+
+
 def test_a_late_second_of_an_hour_is_covered():
     usage = gpu_usage(metered_s=HOUR_S - 1)
     assert gpu_energy(usage, A100, HOUR_S).method == "energy-counter"
