@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.meters.condition import Condition
-from sidecar.meters.node_meter_client import NodeMeterClient, NodeMeterError
+from sidecar.meters.gpu_tally import LARGEST_BOARD_POWER_W, SHORTEST_JUDGED_S
+from sidecar.meters.node_meter_client import GPUS_MAX, NodeMeterClient, NodeMeterError
 from sidecar.meters.reading import GpuReading, MeterStatus
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ class _Gpu:
     def advance(self, told: GpuReading, boot: str, now_s: float) -> None:
         """Add what is new; after a restart of the node meter counting goes on from its first answer.
 
-        What it did not see in between counts in no total, and `metered_s` stands still for it.
+        What it did not see in between counts in no total, and `metered_s` stands still for it. So it
+        is with a step that no board can have made: that is a lie, or a fault.
         """
         last, self.told = self.told, told
         elapsed_s = now_s - self.told_at_s
@@ -40,7 +42,8 @@ class _Gpu:
         self.boot, self.told_at_s = boot, now_s
         if last.pod_energy_mj is None and told.pod_energy_mj is not None:
             self.pod_energy_mj = 0  # whose it was before is not known: its total starts anew
-        if not is_same:
+        most_mj = LARGEST_BOARD_POWER_W * 1000 * max(elapsed_s, SHORTEST_JUDGED_S)
+        if not is_same or _step(last.energy_mj, told.energy_mj) > most_mj:
             return
         self.energy_mj += _step(last.energy_mj, told.energy_mj)
         self.pod_energy_mj += _step(last.pod_energy_mj, told.pod_energy_mj)
@@ -103,6 +106,8 @@ class NodeMeterGpus:
             return
         for told in answer.gpus:
             known = self._gpus.get(told.uuid)
+            if known is None and len(self._gpus) >= GPUS_MAX:
+                continue  # no node has so many: whoever tells of ever new ones is not believed
             if known is None:
                 self._gpus[told.uuid] = _Gpu(answer.boot, told, now_s)
             else:
