@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.meters.amd import AmdMeter
@@ -21,6 +21,8 @@ from sidecar.meters.visible_devices import parse_visible_devices, pod_visible_de
 from sidecar.settings import Settings
 
 Purpose = Literal["run", "exec", "program"]
+
+MODELS_MAX: Final = 64
 """A sidecar, a command of ours, or a program that meters itself from within."""
 
 
@@ -36,9 +38,12 @@ class GpuFacts:
     node_meter: NodeMeterClient | None = None
 
     def idle_w(self) -> Callable[[str], float | None]:
-        """Return a look-up of a model's idle power, which reads the table once for each model."""
+        """Return a look-up of a model's idle power, which reads the table once for each model.
 
-        @functools.cache
+        It remembers some: the name is from whoever answers for the GPUs.
+        """
+
+        @functools.lru_cache(MODELS_MAX)
         def look_up(model: str) -> float | None:
             gpu = self.catalogue.gpu(model)
             return None if gpu is None else gpu.idle.value

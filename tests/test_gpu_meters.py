@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.catalogue.lookup import Catalogue
-from sidecar.gpu_meters import GpuFacts, gpu_meter
+from sidecar.gpu_meters import MODELS_MAX, GpuFacts, gpu_meter
 from sidecar.meters.pod.requests import Reservation
 from sidecar.settings import load_settings
 from tests.fakes.dcgm import ENERGY, FakeDcgm, Gpu, page
@@ -46,6 +46,12 @@ def test_it_is_not_asked_where_another_source_is_set(exporter, flags):
 def test_it_is_not_asked_for_a_pod_that_requests_no_gpu(exporter):
     meter(dcgm_url=exporter.url, requested=0.0).read(0.0)
     assert exporter.requests == 0
+
+
+def test_models_that_a_peer_invents_take_bounded_memory():
+    look_up = GpuFacts(Catalogue(), Reservation()).idle_w()
+    assert all(look_up(f"no such model {n}") is None for n in range(3 * MODELS_MAX))
+    assert look_up.cache_info().currsize == MODELS_MAX
 
 
 def test_outside_a_pod_it_is_not_asked(exporter):

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,12 @@ from hypothesis import strategies as st
 
 from sidecar.meters.gpu_ladder import GpuLadder
 from sidecar.meters.gpu_meter import GpuMeter
-from sidecar.meters.node_meter_client import NodeMeterAnswer, NodeMeterClient, NodeMeterError
+from sidecar.meters.node_meter_client import (
+    GPUS_MAX,
+    NodeMeterAnswer,
+    NodeMeterClient,
+    NodeMeterError,
+)
 from sidecar.meters.node_meter_gpus import NodeMeterGpus
 from sidecar.meters.reading import GpuReading, NodeReading, PodReading
 from sidecar.meters.usage import usage_between
@@ -96,6 +102,24 @@ def test_a_node_meter_that_began_anew_adds_only_what_it_has_seen(told, gpus):
     assert parts(*gpus.read(30.0)) == (900, 500, 15.0)
     told.say(950, 440, 16.0, boot="b1")
     assert parts(*gpus.read(45.0)) == (1800, 900, 30.0)
+
+
+def test_a_step_that_no_board_can_make_is_no_energy(told, gpus):
+    told.say(1, 1, 0.0)
+    gpus.read(0.0)
+    told.say(2**63 - 1000, 2**63 - 1000, 15.0)
+    assert parts(*gpus.read(15.0)) == (0, 0, 0.0)
+    told.say(2**63 - 100, 2**63 - 100, 30.0)
+    assert parts(*gpus.read(30.0)) == (900, 900, 15.0)
+
+
+def test_who_tells_of_ever_new_gpus_is_believed_no_more_than_a_node_has(told, gpus):
+    for number in range(3 * GPUS_MAX):
+        told.say(0, 0, float(number))
+        (gpu,) = told.answer.gpus
+        told.answer = replace(told.answer, gpus=(replace(gpu, uuid=f"GPU-{number}"),))
+        gpus.read(float(number))
+    assert len(gpus.read(1e6)) == GPUS_MAX
 
 
 def test_counters_that_go_back_add_nothing(told, gpus):
