@@ -8,10 +8,10 @@ are looked at again only where records came late, or where a selection cuts thro
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_type_hints
 
 import ibis
 import ibis.expr.types as ir
@@ -425,7 +425,9 @@ _AS_THEY_ARE: Final = tuple(
 )
 
 
-_COUNTS: Final = ("records", "records_without_emissions", "runs", "pods")
+_COUNTS: Final = tuple(
+    item.name for item in fields(Measures) if get_type_hints(Measures)[item.name] is int
+)
 
 
 def _rows(engine: Engine, table: ir.Table, keys: Sequence[Dimension]) -> tuple[Row, ...]:
@@ -451,13 +453,18 @@ def _measures(row: Mapping[str, Any]) -> Measures:
     values = {name: row[name] for name in _AS_THEY_ARE if row[name] is not None}
     # DuckDB adds whole numbers up in 128 bits, which come as decimals.
     values |= {name: int(values[name]) for name in _COUNTS if name in values}
+    known = values["records"] - values["records_without_emissions"]
+    if known == values["records_without_bounds"]:
+        values |= dict.fromkeys(("emissions_low_g", "emissions_high_g"))
     return Measures(
         **values,
         window_start=_time(row["start_us"]),
         window_end=_time(row["end_us"]),
         cpu_utilization=_mean(row["cpu_use"], row["cpu_use_weight"]),
         gpu_utilization=_mean(row["gpu_use"], row["gpu_use_weight"]),
-        carbon_intensity_g_per_kwh=_mean(row["intensity"], row["intensity_weight"]),
+        carbon_intensity_g_per_kwh=_mean(
+            row["intensity"], row["facility_energy_with_emissions_kwh"]
+        ),
         carbon_intensity_time_weighted_g_per_kwh=_mean(
             row["intensity_time"], row["intensity_time_weight"]
         ),

@@ -334,14 +334,20 @@ _SUMMED: Final = (
 
 FINEST: Final = (
     "project", "experiment", "run", "namespace", "workload", "pool", "region", "day", "weekday",
-    "hour", "pod", "quality", "level",
+    "hour", "pod", "quality", "level", "has_gpus",
 )  # fmt: skip
 
-
+_COUNTED: Final = (
+    "records", "records_without_emissions", "records_without_bounds", "records_without_embodied",
+)  # fmt: skip
+_WEIGHED: Final = (
+    "cpu_use", "cpu_use_weight", "gpu_use", "gpu_use_weight", "intensity", "intensity_time",
+    "intensity_time_weight",
+)  # fmt: skip
 ADDED: Final = (
-    "records", "records_without_emissions", *_SUMMED, "cpu_use", "cpu_use_weight", "gpu_use",
-    "gpu_use_weight", "intensity", "intensity_weight", "intensity_time", "intensity_time_weight",
+    *_COUNTED, *_SUMMED, "energy_with_emissions_kwh", "facility_energy_with_emissions_kwh", *_WEIGHED,
 )  # fmt: skip
+"""What is summed; `facility_energy_with_emissions_kwh` is the weight of `intensity`."""
 
 
 def settled(records: ir.Table) -> ir.Table:
@@ -381,6 +387,7 @@ def finest(records: ir.Table) -> ir.Table:
         run=records.run_id,
         pod=records.pod_key,
         level=_known(records.carbon_intensity_level, "set"),
+        has_gpus=_is(records.gpu_hours > 0),
         hours=(records.start_us // 3_600_000_000).cast("int64"),
     )
     metered = _added_up(named.filter(named.event != "start"))
@@ -411,12 +418,23 @@ def _added_up(metered: ir.Table) -> ir.Table:
         columns[f"{name}_use_weight"] = ibis.ifelse(known.notnull(), duration_s, unknown).sum()
     grams, facility = metered.emissions_g, metered.facility_energy_kwh
     columns["intensity"] = ibis.ifelse(facility.notnull(), grams, unknown).sum()
-    columns["intensity_weight"] = ibis.ifelse(grams.notnull(), facility, unknown).sum()
     columns["intensity_time"] = (intensity * duration_s).sum()
     columns["intensity_time_weight"] = ibis.ifelse(intensity.notnull(), duration_s, unknown).sum()
+    for name in ("energy", "facility_energy"):
+        energy = ibis.ifelse(grams.notnull(), metered[f"{name}_kwh"], unknown)
+        columns[f"{name}_with_emissions_kwh"] = energy.sum()
+    low_g, high_g = metered.emissions_low_g, metered.emissions_high_g
+    for name, bound in (
+        ("low", ibis.least(grams, ibis.coalesce(low_g, grams))),
+        ("high", ibis.greatest(grams, ibis.coalesce(high_g, grams))),
+    ):
+        columns[f"emissions_{name}_g"] = ibis.ifelse(grams.notnull(), bound, unknown).sum()
+    is_unbounded = grams.notnull() & (low_g.isnull() | high_g.isnull())
     return metered.group_by(_FINEST_KEYS).agg(
         records=metered.count(),
-        records_without_emissions=(metered.count() - grams.count()),
+        records_without_emissions=metered.count() - grams.count(),
+        records_without_bounds=is_unbounded.sum().cast("int64"),
+        records_without_embodied=metered.count() - metered.embodied_g.count(),
         start_us=metered.start_us.min(),
         end_us=metered.end_us.max(),
         **columns,
@@ -444,8 +462,12 @@ def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:
         f"energy_{name}_kwh": energy.sum(where=fine.level == name)
         for name in ("zone", "country", "world", "set")
     }
+    run = fine.run.nullif("")
+    for part, takes in (("of_runs", run.notnull()), ("of_gpus", fine.has_gpus)):
+        for name in ("emissions", "emissions_low", "emissions_high", "embodied"):
+            split[f"{name}_{part}_g"] = fine[f"{name}_g"].sum(where=takes)
     columns = {
-        "runs": fine.run.nullif("").nunique(),
+        "runs": (run if "project" in keys else _run_of_project(fine.project, run)).nunique(),
         "pods": fine.pod.nunique(),
         "start_us": fine.start_us.min(),
         "end_us": fine.end_us.max(),
@@ -453,3 +475,8 @@ def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:
         **split,
     }
     return fine.group_by(list(keys)).agg(**columns) if keys else fine.agg(**columns)
+
+
+def _run_of_project(project: Any, run: Any) -> Any:  # noqa: ANN401
+    """Return a text that no run of another project has."""
+    return project.length().cast("string") + ":" + project + run

@@ -40,14 +40,22 @@ GROUPINGS: Final[Mapping[str, tuple[Dimension, ...]]] = {
 class Measures:
     """Sums over settled records, in the units of their names; None = no record knew it, never 0.
 
-    `gpu_hours` is Σ over devices share · duration. Utilisations are means weighted by duration,
-    `carbon_intensity_g_per_kwh` the mean weighted by facility energy (emissions / facility energy),
-    `carbon_intensity_time_weighted_g_per_kwh` that by duration. Energies by quality and by level of
-    the intensity sum to `energy_kwh`. Times are RFC 3339 in UTC.
+    Bounds are sums too: of a record that knows its emissions and no bounds, the emissions themselves.
+    `records_without_bounds` counts such records, and where there are no others the bounds are None.
+
+    `runs` counts runs of projects: one id in two projects is two. `gpu_hours` is Σ over devices
+    share · duration. Utilisations are means weighted by duration, `carbon_intensity_g_per_kwh` the mean
+    weighted by facility energy (emissions / facility energy), `carbon_intensity_time_weighted_g_per_kwh`
+    that by duration. `energy_with_emissions_kwh` and `facility_energy_with_emissions_kwh` are of the
+    records whose emissions are known: what emissions may be divided by. Energies by quality and by level
+    of the intensity sum to `energy_kwh`. What ends in `_of_runs_g` is of records that name a run, in
+    `_of_gpus_g` of those that had GPUs. Times are RFC 3339 in UTC.
     """
 
     records: int = 0
     records_without_emissions: int = 0
+    records_without_bounds: int = 0
+    records_without_embodied: int = 0
     runs: int = 0
     pods: int = 0
     window_start: str | None = None
@@ -58,7 +66,9 @@ class Measures:
     ram_energy_kwh: float | None = None
     gpu_energy_kwh: float | None = None
     energy_kwh: float | None = None
+    energy_with_emissions_kwh: float | None = None
     facility_energy_kwh: float | None = None
+    facility_energy_with_emissions_kwh: float | None = None
     water_l: float | None = None
     emissions_g: float | None = None
     emissions_low_g: float | None = None
@@ -79,6 +89,20 @@ class Measures:
     energy_country_kwh: float = 0.0
     energy_world_kwh: float = 0.0
     energy_set_kwh: float = 0.0
+    emissions_of_runs_g: float | None = None
+    emissions_low_of_runs_g: float | None = None
+    emissions_high_of_runs_g: float | None = None
+    embodied_of_runs_g: float | None = None
+    emissions_of_gpus_g: float | None = None
+    emissions_low_of_gpus_g: float | None = None
+    emissions_high_of_gpus_g: float | None = None
+    embodied_of_gpus_g: float | None = None
+
+
+PARTS_OF_RATES: Final = tuple(
+    name for name in Measures.__dataclass_fields__ if name.endswith(("_of_runs_g", "_of_gpus_g"))
+)
+"""What rates per run and per GPU-hour are made of: the rates are told, these are not."""
 
 
 @dataclass(frozen=True, slots=True)

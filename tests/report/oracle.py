@@ -22,12 +22,12 @@ SUMS = (
     "facility_energy_kwh",
     "water_l",
     "emissions_g",
-    "emissions_low_g",
-    "emissions_high_g",
     "embodied_g",
     "cpu_reserved_idle_energy_kwh",
     "gpu_reserved_idle_energy_kwh",
 )
+
+BOUNDS = ("emissions_low_g", "emissions_high_g")
 
 IN_PROPORTION = (
     "facility_energy_kwh",
@@ -122,6 +122,7 @@ def _settled(records, selection):
 def _keeps(record, kept):
     """The amounts of a record after settling."""
     amounts = {name: getattr(record, name) for name in SUMS}
+    amounts |= {name: getattr(record, name) for name in BOUNDS}
     parts = [getattr(record, f"{name}_energy_kwh") or 0.0 for name in ("cpu", "ram", "gpu")]
     cut = sum(part * (1 - keep) for part, keep in zip(parts, kept, strict=True))
     amounts["energy_taken_off_kwh"] = cut
@@ -198,10 +199,32 @@ def _measures(group):
     values["carbon_intensity_g_per_kwh"] = (
         math.fsum(grams for grams, _ in both) / facility if facility else None
     )
+    of_runs = [(record, amounts) for record, amounts in metered if record.run_id]
+    of_gpus = [(record, amounts) for record, amounts in metered if (_gpu_hours(record) or 0) > 0]
+    for suffix, some in (("", metered), ("_of_runs", of_runs), ("_of_gpus", of_gpus)):
+        values[f"emissions{suffix}_g"] = _sum(amounts["emissions_g"] for _, amounts in some)
+        values[f"embodied{suffix}_g"] = _sum(amounts["embodied_g"] for _, amounts in some)
+        low, high = (
+            zip(*(_bounds(amounts) for _, amounts in some), strict=True) if some else ((), ())
+        )
+        values[f"emissions_low{suffix}_g"], values[f"emissions_high{suffix}_g"] = (
+            _sum(low),
+            _sum(high),
+        )
+    known = [amounts for _, amounts in metered if amounts["emissions_g"] is not None]
+    bounded = [amounts for amounts in known if None not in [amounts[name] for name in BOUNDS]]
+    if not bounded:
+        values |= dict.fromkeys(BOUNDS)
+    values["energy_with_emissions_kwh"] = _sum(amounts["energy_kwh"] for amounts in known)
+    values["facility_energy_with_emissions_kwh"] = _sum(
+        amounts["facility_energy_kwh"] for amounts in known
+    )
     measures = Measures(
         records=len(metered),
+        records_without_bounds=len(known) - len(bounded),
+        records_without_embodied=sum(amounts["embodied_g"] is None for _, amounts in metered),
         records_without_emissions=sum(amounts["emissions_g"] is None for _, amounts in metered),
-        runs=len({record.run_id for record, _ in group} - {None, ""}),
+        runs=len({(record.project, record.run_id) for record, _ in group if record.run_id}),
         pods=len({record.pod_uid or record.pod for record, _ in group} - {None, ""}),
         window_start=rfc3339(min(starts).timestamp()) if starts else None,
         window_end=rfc3339(max(ends).timestamp()) if ends else None,
@@ -211,6 +234,15 @@ def _measures(group):
     )
     assert {item.name for item in fields(measures)} >= values.keys()
     return measures
+
+
+def _bounds(amounts):
+    """Of what is known, at least and at most; without bounds it is itself."""
+    grams = amounts["emissions_g"]
+    if grams is None:
+        return None, None
+    low, high = (grams if amounts[name] is None else amounts[name] for name in BOUNDS)
+    return min(low, grams), max(high, grams)
 
 
 def _gpu_hours(record):

@@ -194,6 +194,9 @@ def processes(draw, number):
                     item,
                     replace(item, node_cpu_energy_kwh=None),
                     replace(item, emissions_g=None, pue=None),
+                    replace(item, emissions_low_g=None, emissions_high_g=None),
+                    replace(item, emissions_low_g=None, facility_energy_kwh=None),
+                    replace(item, emissions_high_g=0.0),
                 ]
             )
         )

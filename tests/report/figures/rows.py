@@ -36,7 +36,14 @@ def measures(**changes):
         "energy_estimated_kwh": 1.0,
         "energy_zone_kwh": 1.0,
     }
-    return Measures(**(known | changes))
+    known |= changes
+    if known["emissions_g"] is not None:
+        known.setdefault("energy_with_emissions_kwh", known["energy_kwh"])
+        known.setdefault("facility_energy_with_emissions_kwh", known["facility_energy_kwh"])
+    for part in ("of_runs", "of_gpus"):
+        for name in ("emissions", "emissions_low", "emissions_high", "embodied"):
+            known.setdefault(f"{name}_{part}_g", known[f"{name}_g"])
+    return Measures(**known)
 
 
 def row(keys=None, **changes):

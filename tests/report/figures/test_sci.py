@@ -36,6 +36,35 @@ def test_without_embodied_emissions_only_the_operational_part_is_known():
     assert not row["is_complete"]
 
 
+def test_energy_without_emissions_does_not_thin_the_intensity():
+    row = sci(
+        measures(facility_energy_kwh=2.0, facility_energy_with_emissions_kwh=1.0, emissions_g=250.0)
+    )
+    assert (row["energy_kwh"], row["carbon_intensity_g_per_kwh"]) == (1.0, 250.0)
+
+
+def test_what_names_no_run_is_in_no_rate_per_run():
+    row = sci(
+        measures(runs=2, emissions_g=300.0, emissions_of_runs_g=200.0, embodied_of_runs_g=10.0)
+    )
+    assert (row["per_run_g"], row["operational_per_run_g"]) == (105.0, 100.0)
+
+
+def test_jobs_without_gpus_are_in_no_rate_per_gpu_hour():
+    row = sci(measures(gpu_hours=4.0, emissions_of_gpus_g=100.0, embodied_of_gpus_g=20.0))
+    assert row["per_gpu_hour_g"] == 30.0
+
+
+def test_embodied_emissions_known_in_part_make_it_incomplete():
+    assert sci(measures())["is_complete"]
+    assert not sci(measures(records_without_embodied=1))["is_complete"]
+
+
+def test_without_bounds_there_are_none():
+    row = sci(measures(emissions_low_g=None, emissions_high_g=None))
+    assert (row["total_low_g"], row["per_run_high_g"]) == (None, None)
+
+
 def test_records_without_emissions_make_it_incomplete():
     assert not sci(measures(records_without_emissions=1))["is_complete"]
 

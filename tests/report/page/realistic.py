@@ -235,15 +235,5 @@ def _factors(row: Row) -> FactorUse:
 
 
 def realistic_model(scale: Scale = Scale()) -> dict[str, Any]:
-    """Return the document of `report_model`, with the tables that a later one may add."""
-    inputs = realistic_inputs(scale)
-    return report_model(inputs) | {
-        "project_hours": [
-            {
-                **row.keys,
-                "energy_kwh": row.measures.energy_kwh,
-                "emissions_g": row.measures.emissions_g,
-            }
-            for row in inputs.tables.rows["project_hours"]
-        ]
-    }
+    """Return the document of `report_model`."""
+    return report_model(realistic_inputs(scale))
