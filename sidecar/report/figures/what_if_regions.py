@@ -2,9 +2,14 @@
 
 emissions in t = Σ regions r ≠ t  E_r · PUE_t · I_t  +  emissions_t        [kWh · ratio · g/kWh = g]
 
-E_r is the IT energy (`energy_kwh`) of region r; what ran in t already stays as recorded. The second
-figure keeps the recorded PUE: Σ r ≠ t  facility_r · I_t + emissions_t. Not told: whether a region has
-the VM sizes, what moving the input costs, and that a VM there may have another CPU.
+E_r is the IT energy (`energy_kwh`) of region r whose emissions are known; what ran in t already stays
+as recorded. The second figure keeps the recorded PUE: Σ r ≠ t  facility_r · I_t + emissions_t. Not
+told: whether a region has the VM sizes, what moving the input costs, and that a VM there may have
+another CPU.
+
+Advice moves only what ran in a region that is known: each geography's work to the best region of that
+geography (`within_geographies`), or all of it anywhere. Where all of it ran in one geography that is
+one region (`same_geography`, `is_same_geography`); else these say nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +20,7 @@ from sidecar.catalogue.names import region_key
 from sidecar.catalogue.rows import Region
 from sidecar.estimate.bounded import NOTHING, Bounded
 from sidecar.report.figures.geographies import geography_of
-from sidecar.report.figures.numbers import finite, quotient
+from sidecar.report.figures.numbers import finite, quotient, total
 from sidecar.report.measures import Row
 
 OPEN: Final = "ga"
@@ -99,14 +104,17 @@ class Usage:
         left_out_kwh, incomplete = 0.0, 0
         for row in rows:
             measures, name = row.measures, row.keys.get("region")
+            energy_kwh = measures.energy_with_emissions_kwh or 0.0
+            facility_kwh = measures.facility_energy_with_emissions_kwh
             incomplete += measures.records_without_emissions
-            if measures.emissions_g is None or measures.facility_energy_kwh is None:
+            if measures.emissions_g is None or facility_kwh is None:
                 left_out_kwh += measures.energy_kwh or 0.0
                 continue
+            left_out_kwh += max(0.0, (measures.energy_kwh or 0.0) - energy_kwh)
             key = region_key(name) if isinstance(name, str) else None
             amounts = _Amounts(
-                measures.energy_kwh or 0.0,
-                measures.facility_energy_kwh,
+                energy_kwh,
+                facility_kwh,
                 _with_spread(measures.emissions_g, candidates.by_key.get(key or ""), row),
             )
             by_key[key] = by_key.get(key, _Amounts()).plus(amounts)
@@ -128,10 +136,25 @@ class Usage:
                 rest = rest.plus(amounts)
         return rest
 
-    def geographies(self, candidates: Candidates) -> set[str]:
-        """Return the geography groups that were used."""
-        found = (candidates.by_key.get(key or "") for key in self.by_key)
-        return {candidate.geography for candidate in found if candidate}
+    def by_geography(self, candidates: Candidates) -> dict[str, "Usage"]:
+        """Part it by geography group; what ran in a region that is not known is in none."""
+        parts: dict[str, dict[str | None, _Amounts]] = {}
+        for key, amounts in self.by_key.items():
+            candidate = candidates.by_key.get(key or "")
+            if candidate is not None:
+                parts.setdefault(candidate.geography, {})[key] = amounts
+        return {name: Usage(part, 0.0, 0) for name, part in parts.items()}
+
+    def known(self, candidates: Candidates) -> "Usage":
+        """Return what ran in regions that are known."""
+        by_key = {key: item for key, item in self.by_key.items() if key in candidates.by_key}
+        return Usage(by_key, self.left_out_kwh, self.incomplete_records)
+
+    def geography(self, candidates: Candidates) -> str | None:
+        """Return the geography group of all; None where there are several, or one is not known."""
+        found = [candidates.by_key.get(key or "") for key in self.by_key]
+        names = {candidate.geography if candidate else None for candidate in found}
+        return names.pop() if len(names) == 1 else None
 
 
 def _with_spread(emissions_g: float, candidate: Candidate | None, row: Row) -> Bounded:
@@ -163,10 +186,11 @@ def what_if_regions(rows: Sequence[Row], candidates: Candidates) -> dict[str, An
             "known": False,
             "reason": "no energy whose emissions are known",
             "energy_left_out_kwh": usage.left_out_kwh,
+            "within_geographies": None,
             "regions": [],
         }
-    near = usage.geographies(candidates)
-    regions = [_region_row(item, usage, whole, near) for item in candidates.by_key.values()]
+    near = usage.geography(candidates)
+    regions = [_region_row(item, usage, near) for item in candidates.by_key.values()]
     regions.sort(key=_order)
     open_ones = (row for row in regions if row["is_open"] and row["emissions_g"] is not None)
     for rank, row in enumerate(sorted(open_ones, key=lambda row: row["emissions_g"]), start=1):
@@ -178,6 +202,7 @@ def what_if_regions(rows: Sequence[Row], candidates: Candidates) -> dict[str, An
         "emissions_g": whole.emissions_g.value,
         "energy_left_out_kwh": usage.left_out_kwh,
         "records_without_emissions": usage.incomplete_records,
+        "within_geographies": within_geographies(usage, candidates),
         "regions": regions,
     }
 
@@ -192,9 +217,7 @@ def _order(row: Mapping[str, Any]) -> tuple[bool, bool, float, str]:
     )
 
 
-def _region_row(
-    candidate: Candidate, usage: Usage, whole: _Amounts, near: set[str]
-) -> dict[str, Any]:
+def _region_row(candidate: Candidate, usage: Usage, near: str | None) -> dict[str, Any]:
     key = region_key(candidate.region.name)
     rest = usage.without(key)
     stays_g = usage.by_key.get(key, _Amounts()).emissions_g.value
@@ -204,7 +227,7 @@ def _region_row(
         "region": candidate.region.name,
         "display_name": candidate.region.display_name,
         "geography": candidate.geography,
-        "is_same_geography": candidate.geography in near,
+        "is_same_geography": candidate.geography == near,
         "is_used": key in usage.by_key,
         "is_open": candidate.is_open,
         "status": candidate.region.status,
@@ -212,7 +235,7 @@ def _region_row(
     }
     row |= _figures(moved, rest.emissions_g, stays_g)
     return row | {
-        "change": quotient(row["difference_g"], whole.emissions_g.value),
+        "change": quotient(row["difference_g"], rest.emissions_g.value + stays_g),
         "emissions_same_pue_g": finite(same_pue_g),
         "difference_same_pue_g": finite(same_pue_g - stays_g - rest.emissions_g.value),
     }
@@ -236,21 +259,70 @@ def _figures(moved: Bounded | None, leaves_g: Bounded, stays_g: float) -> dict[s
 def best_regions(rows: Sequence[Row], candidates: Candidates) -> dict[str, Any] | None:
     """Return for one project the open region with least emissions: near, and anywhere.
 
-    Only the best region of each geography that was not used, and those that were, can be it.
+    Of what ran in regions that are known: None where nothing did. `same_geography` is None where not
+    all of it ran in one geography; `within_geographies` moves each part within its own.
     """
     usage = Usage.of(rows, candidates)
-    whole = usage.total
-    if whole.energy_kwh <= 0:
+    known = usage.known(candidates)
+    if known.total.energy_kwh <= 0:
         return None
-    near = usage.geographies(candidates)
-    used = [item for key, item in candidates.by_key.items() if key in usage.by_key]
-    tried = {item.region.name: item for item in (*candidates.best.values(), *used) if item.is_open}
-    figures = [_region_row(item, usage, whole, near) for item in tried.values()]
-    known = [row for row in figures if row["emissions_g"] is not None]
+    near = usage.geography(candidates)
+    best = _best(known, candidates)
+    within = [] if near is None else [_best(known, candidates, near)]
     return {
-        "same_geography": _least(row for row in known if row["is_same_geography"]),
-        "anywhere": _least(known),
+        "same_geography": next((_told(row) for row in within if row), None),
+        "anywhere": None if best is None else _told(best),
+        "within_geographies": within_geographies(usage, candidates),
     }
+
+
+def within_geographies(usage: Usage, candidates: Candidates) -> dict[str, Any] | None:
+    """Return what it would come to if each geography's work had run in its best open region.
+
+    A geography that has none stays as it is. None where no region is known. Energies are those that
+    move, and those of regions that are not known, in kWh.
+    """
+    moves: list[dict[str, Any]] = []
+    stays_g = 0.0
+    parts = usage.by_geography(candidates)
+    for name, part in sorted(parts.items()):
+        best = _best(part, candidates, name)
+        if best is None:
+            stays_g += part.total.emissions_g.value
+            continue
+        moved_kwh = part.without(region_key(best["region"])).energy_kwh
+        moves.append({"geography": name, "energy_kwh": moved_kwh, **_told(best)})
+    if not parts:
+        return None
+    sums = {name: total([move[name] for move in moves]) for name in _TOLD[1:-1]}
+    before_g = sum(part.total.emissions_g.value for part in parts.values())
+    known_kwh = sum(part.total.energy_kwh for part in parts.values())
+    for name in ("emissions_g", "emissions_low_g", "emissions_high_g"):
+        sums[name] = total((sums[name], stays_g))
+    return {
+        "moves": moves,
+        **sums,
+        "change": quotient(sums["difference_g"], before_g),
+        "energy_of_unknown_region_kwh": max(0.0, usage.total.energy_kwh - known_kwh),
+    }
+
+
+def _best(
+    usage: Usage, candidates: Candidates, geography: str | None = None
+) -> dict[str, Any] | None:
+    """Return the open region with least emissions: anywhere, or of one geography.
+
+    Only the best region of each geography that was not used, and those that were, can be it.
+    """
+    used = (item for key, item in candidates.by_key.items() if key in usage.by_key)
+    tried = {item.region.name: item for item in (*candidates.best.values(), *used)}
+    rows = [
+        _region_row(item, usage, geography)
+        for item in tried.values()
+        if item.is_open and geography in (None, item.geography)
+    ]
+    known = (row for row in rows if row["emissions_g"] is not None)
+    return min(known, key=lambda row: (row["emissions_g"], row["region"]), default=None)
 
 
 _TOLD: Final = (
@@ -265,6 +337,5 @@ _TOLD: Final = (
 )
 
 
-def _least(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    best = min(rows, key=lambda row: (row["emissions_g"], row["region"]), default=None)
-    return None if best is None else {name: best[name] for name in _TOLD}
+def _told(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in _TOLD}

@@ -103,6 +103,50 @@ def test_energy_without_emissions_is_left_out_of_the_comparison():
     assert (result["energy_kwh"], result["energy_left_out_kwh"]) == (1.0, 7.0)
 
 
+def test_energy_without_emissions_is_not_moved_either():
+    rows = [ran_in("westeurope", energy_kwh=2.0, energy_with_emissions_kwh=1.0,
+                   facility_energy_with_emissions_kwh=1.14, emissions_g=1.14 * 253)]  # fmt: skip
+    result = what_if_regions(rows, CANDIDATES)
+    assert of(result, "swedencentral")["emissions_g"] == pytest.approx(factor("swedencentral"))
+    assert of(result, "westeurope")["difference_g"] == 0
+    assert (result["energy_kwh"], result["energy_left_out_kwh"]) == (1.0, 1.0)
+
+
+def test_each_geography_moves_within_itself():
+    rows = [ran_in("eastus", 99.0), ran_in("westeurope", 1.0)]
+    best = best_regions(rows, CANDIDATES)
+    within = best["within_geographies"]
+    moves = {move["geography"]: move for move in within["moves"]}
+    assert moves["Europe"]["region"] == "swedencentral"
+    assert moves["Europe"]["emissions_g"] == pytest.approx(factor("swedencentral"))
+    american = CATALOGUE.region(moves["US"]["region"])
+    assert geography_of(american) == "US"
+    assert within["emissions_g"] == pytest.approx(
+        99 * factor(american.name) + factor("swedencentral")
+    )
+    assert within["emissions_low_g"] <= within["emissions_g"] <= within["emissions_high_g"]
+    assert best["same_geography"] is None
+    assert not any(
+        item["is_same_geography"] for item in what_if_regions(rows, CANDIDATES)["regions"]
+    )
+
+
+def test_no_advice_is_given_for_a_region_that_is_not_known():
+    rows = [row({"region": None}, energy_kwh=1.0, emissions_g=100.0)]
+    assert best_regions(rows, CANDIDATES) is None
+    assert what_if_regions(rows, CANDIDATES)["within_geographies"] is None
+
+
+def test_what_ran_in_an_unknown_region_stays_where_it_is():
+    rows = [ran_in("westeurope"), row({"region": "quebec"}, energy_kwh=1.0, emissions_g=100.0)]
+    best = best_regions(rows, CANDIDATES)
+    assert best["same_geography"] is None
+    assert best["anywhere"]["emissions_g"] == pytest.approx(
+        best_regions([ran_in("westeurope")], CANDIDATES)["anywhere"]["emissions_g"]
+    )
+    assert best["within_geographies"]["energy_of_unknown_region_kwh"] == 1.0
+
+
 def test_a_region_that_no_table_knows_is_compared_by_its_record():
     rows = [row({"region": "<script>"}, energy_kwh=1.0, emissions_g=100.0)]
     result = of(what_if_regions(rows, CANDIDATES), "swedencentral")
@@ -141,7 +185,9 @@ def test_the_best_region_of_a_project_is_the_first_of_the_ranking(used):
     least = min(item["emissions_g"] for item in ranked)
     assert best["anywhere"]["emissions_g"] == pytest.approx(least)
     near = [item["emissions_g"] for item in ranked if item["is_same_geography"]]
-    assert best["same_geography"]["emissions_g"] == pytest.approx(min(near))
+    assert bool(near) is (len({geography_of(CATALOGUE.region(name)) for name in used}) == 1)
+    if near:
+        assert best["same_geography"]["emissions_g"] == pytest.approx(min(near))
 
 
 @given(st.dictionaries(names, energies, min_size=1, max_size=6))
