@@ -22,8 +22,8 @@ FACT_COLUMNS: Final[Schema] = {
     **MEASURED_COLUMNS,
     **schema(
         ("carbon_intensity_source", "carbon_intensity_year", "pue", "identity_source",
-         "cpu_power_source", "subscription_id", "annotations", "vm_size", "vm_id", "provider", "cpu_power_method",
-         "gpu_method", "gpus")
+         "cpu_power_source", "subscription_id", "annotations", "vm_size", "vm_id", "provider",
+         "cpu_power_method", "gpu_method", "gpus")
     ),
 }  # fmt: skip
 """What is looked at for them, with what settling changes."""

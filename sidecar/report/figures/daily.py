@@ -15,28 +15,44 @@ SUMMED: Final = ("emissions_g", "emissions_low_g", "emissions_high_g", "energy_k
 
 @dataclass(frozen=True, slots=True)
 class Daily:
-    """Measures by day. A day without records had no metered energy: it counts as 0 within a sum."""
+    """Measures by day. A day without records had no metered energy: it counts as 0 within a sum.
+
+    `last` is the last day with records of anything: silence after it is not known to be idleness.
+    """
 
     days: Mapping[date, Measures]
+    last: date | None = None
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Self:
+    def of(cls, rows: Iterable[Row], last: date | None = None) -> Self:
         """Take the days of rows; a row whose day is none is left out."""
         days = ((day_of(row.keys.get("day")), row.measures) for row in rows)
-        return cls({day: measures for day, measures in days if day is not None})
+        return cls({day: measures for day, measures in days if day is not None}, last)
 
     @property
     def first(self) -> date | None:
         """The first day with records."""
         return min(self.days, default=None)
 
+    @property
+    def last_with_records(self) -> date | None:
+        """The last day with records of its own."""
+        return max(self.days, default=None)
+
     def sums(self, first: date, days: int) -> dict[str, float | None]:
-        """Return the sums over so many days; None where no day before their end has records."""
+        """Return the sums over so many days; None where no day before their end has records.
+
+        And where all days are after the last with records. Bounds of a day that has none are its value.
+        """
         begun = self.first
-        if begun is None or begun >= first + timedelta(days=days):
+        if begun is None or begun >= first + timedelta(days=days) or not self.days_known(first):
             return dict.fromkeys(SUMMED)
         known = [self.days[day] for day in days_from(first, days) if day in self.days]
         return {name: _sum_of(known, name) for name in SUMMED}
+
+    def days_known(self, first: date) -> int:
+        """Return how many days from this one on are not after the last with records."""
+        return _DAYS_MAX if self.last is None else max(0, (self.last - first).days + 1)
 
     def amounts(self, first: date, days: int, name: str = "emissions_g") -> list[float]:
         """Return an amount day by day, 0 where nothing was metered or it is not known."""
@@ -44,10 +60,21 @@ class Daily:
         return [(getattr(item, name) or 0.0) if item else 0.0 for item in found]
 
 
+_DAYS_MAX: Final = date.max.toordinal()
+
+
 def _sum_of(known: list[Measures], name: str) -> float | None:
     if not known:
         return 0.0
+    if name in ("emissions_low_g", "emissions_high_g"):
+        if all(getattr(measures, name) is None for measures in known):
+            return None
+        return total(_first_known(getattr(item, name), item.emissions_g) for item in known)
     return total(getattr(measures, name) for measures in known)
+
+
+def _first_known(amount: float | None, otherwise: float | None) -> float | None:
+    return otherwise if amount is None else amount
 
 
 def days_from(first: date, days: int) -> Iterator[date]:
@@ -74,6 +101,16 @@ class AsOf:
 
     moment: datetime
     since: date | None = None
+
+    def at_most(self, last: date | None) -> "AsOf":
+        """Return it, but not after the end of this day, where that is in the same month.
+
+        What a month comes to is not told from days whose records are still to come.
+        """
+        if last is None or last < self.month:
+            return self
+        end = datetime.combine(last + timedelta(days=1), datetime.min.time(), UTC)
+        return AsOf(min(self.moment, end), self.since)
 
     @property
     def month(self) -> date:

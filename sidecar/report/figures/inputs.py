@@ -135,7 +135,9 @@ class ReadFacts:
     @classmethod
     def of(cls, seen: "ReadReport", source: str | None = None) -> Self:
         """Take them from a read report; `source` is its address, without a secret."""
-        return cls(seen.files, seen.records, seen.duplicates, dict(seen.left_out), seen.late, source)
+        return cls(
+            seen.files, seen.records, seen.duplicates, dict(seen.left_out), seen.late, source
+        )
 
 
 @dataclass(frozen=True, slots=True)

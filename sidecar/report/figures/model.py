@@ -16,7 +16,7 @@ from sidecar.report.balance import balance_mapping
 from sidecar.report.figures.budget import Budget, budget_row
 from sidecar.report.figures.cells import CELL_COLUMNS, cells
 from sidecar.report.figures.citations import Citations
-from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, mix
+from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, freshness, mix
 from sidecar.report.figures.daily import AsOf, Daily
 from sidecar.report.figures.equivalents import equivalent_amounts, equivalents
 from sidecar.report.figures.geographies import geography_of
@@ -57,6 +57,7 @@ class _Lookups:
 
     regions: Mapping[Any, list[Row]]
     days: Mapping[Any, list[Row]]
+    days_of_all: Daily
     factors: Mapping[str, list[FactorUse]]
     equivalents: Mapping[str, Equivalent]
     candidates: Candidates
@@ -73,13 +74,17 @@ class _Builder:
         self._regions = tuple(inputs.catalogue.regions())
         self._by_key = {region_key(region.name): region for region in self._regions}
         self._equivalents = tuple(inputs.catalogue.equivalents())
+        as_of = _as_of(inputs)
+        self._moment = as_of.moment
+        last = Daily.of(self._rows("days")).last_with_records
         self._lookups = _Lookups(
             regions=_by_project(self._rows("project_regions")),
             days=_by_project(self._rows("project_days")),
+            days_of_all=Daily.of(self._rows("days"), last),
             factors=_factors_by_project(inputs.factors),
             equivalents={item.item: item for item in self._equivalents},
             candidates=Candidates.of(self._regions),
-            as_of=_as_of(inputs),
+            as_of=as_of.at_most(last),
         )
 
     def document(self) -> dict[str, Any]:
@@ -133,8 +138,8 @@ class _Builder:
             "projects": len(self._rows("projects")),
             "sci": sci(measures),
             "idle": reserved_idle(measures),
-            "month_on_month": month_on_month(Daily.of(self._rows("days")), self._lookups.as_of),
-            "months": monthly(Daily.of(self._rows("days"))),
+            "month_on_month": month_on_month(self._lookups.days_of_all, self._lookups.as_of),
+            "months": monthly(self._lookups.days_of_all),
         }
 
     def _projects(self) -> dict[str, Any]:
@@ -153,7 +158,7 @@ class _Builder:
         """Return one project."""
         name, measures, lookups = row.keys.get("project"), row.measures, self._lookups
         factors = lookups.factors.get(name_of(row, "project") or "", ())
-        daily = Daily.of(lookups.days.get(name, ()))
+        daily = Daily.of(lookups.days.get(name, ()), lookups.days_of_all.last)
         regions = lookups.regions.get(name, [])
         return {
             "project": name,
@@ -211,11 +216,11 @@ class _Builder:
         measures = self._measures()
         return {
             "what_if_regions": what_if_regions(self._rows("regions"), self._lookups.candidates),
-            "what_if_hours": what_if_hours(self._rows("project_hours"), self._inputs.factors),
+            "what_if_hours": what_if_hours(self._inputs.hours),
             "map": self._map(),
             "equivalents": equivalents(measures, self._equivalents, self._citations),
             "reconciliation": reconciliation(
-                self._inputs.azure, self._inputs.subscriptions, Daily.of(self._rows("days"))
+                self._inputs.azure, self._inputs.subscriptions, self._lookups.days_of_all
             ),
         }
 
@@ -250,7 +255,10 @@ class _Builder:
         inputs, measures = self._inputs, self._measures()
         return {
             "balance": _balance(inputs),
-            "coverage": coverage(measures, inputs.read, inputs.pods_without_records),
+            "coverage": {
+                **coverage(measures, inputs.read, inputs.pods),
+                **freshness(measures, self._moment),
+            },
             "quality": mix(measures, QUALITIES),
             "factors_used": self._factors_used(),
         }

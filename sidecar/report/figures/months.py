@@ -11,11 +11,12 @@ def month_on_month(daily: Daily, as_of: AsOf) -> dict[str, Any]:
     """Compare this month's full days with the same days of the month before, and full months.
 
     `to_date` takes the days of this month that are over, at most as many as the month before has;
-    today is left out of both. `full` takes the last month that is over and the one before it.
-    change = (this − previous) / previous.
+    today is left out of both, and so are days after the last with records of anything: there records
+    are missing, nothing was saved. `full` takes the last month that is over and the one before it; it
+    is not known where records end before that month does. change = (this − previous) / previous.
     """
     this, before = as_of.month, previous_month(as_of.month)
-    days = min(as_of.full_days, (this - before).days)
+    days = min(as_of.full_days, (this - before).days, daily.days_known(this))
     older = previous_month(before)
     lengths = ((this - before).days, (before - older).days)
     return {
@@ -41,7 +42,9 @@ def _compared(
 ) -> dict[str, Any]:
     """Compare two stretches of days: each its first day and its number of days."""
     now, then = (
-        daily.sums(*stretch) if stretch[1] else dict.fromkeys(("emissions_g", "energy_kwh"))
+        daily.sums(*stretch)
+        if 0 < stretch[1] <= daily.days_known(stretch[0])
+        else dict.fromkeys(("emissions_g", "energy_kwh"))
         for stretch in (this, previous)
     )
     begun = daily.first

@@ -1,5 +1,6 @@
 """Month on month: which days are compared with which."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -69,6 +70,32 @@ def test_a_selection_that_begins_late_is_not_whole():
 def test_no_change_is_told_against_nothing():
     daily = Daily.of(days("2026-10", [1], 0.0) + days("2026-11", [1], 5.0))
     assert month_on_month(daily, NOON)["to_date"]["change"] is None
+
+
+def test_silence_at_the_end_is_not_taken_for_a_saving():
+    daily = Daily.of(days("2026-10", range(1, 32), 2.0) + days("2026-11", range(1, 4), 2.0),
+                     date(2026, 11, 3))  # fmt: skip
+    row = month_on_month(daily, NOON)["to_date"]
+    assert (row["days"], row["emissions_g"], row["change"]) == (3, 6.0, 0.0)
+
+
+def test_a_month_without_any_record_of_anything_is_not_known():
+    daily = Daily.of(days("2026-09", range(1, 31), 1.0), date(2026, 9, 30))
+    result = month_on_month(daily, NOON)
+    assert (result["to_date"]["days"], result["to_date"]["change"]) == (0, None)
+    assert (result["full"]["emissions_g"], result["full"]["change"]) == (None, None)
+
+
+def test_a_project_that_ended_while_others_go_on_did_save():
+    daily = Daily.of(days("2026-10", range(1, 32), 1.0), date(2026, 11, 11))
+    assert month_on_month(daily, NOON)["to_date"]["change"] == -1.0
+
+
+def test_bounds_of_days_that_have_none_are_their_values():
+    bounded, bare = day("2026-10-01", 10.0), day("2026-10-02", 10.0)
+    bare = replace(bare, measures=replace(bare.measures, emissions_low_g=None))
+    assert Daily.of([bounded, bare]).sums(date(2026, 10, 1), 2)["emissions_low_g"] == 15.0
+    assert Daily.of([bare]).sums(date(2026, 10, 1), 2)["emissions_low_g"] is None
 
 
 def test_months_add_up_to_the_days():
