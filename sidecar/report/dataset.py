@@ -6,6 +6,7 @@ made lies in a directory of its own, gone when the dataset is closed.
 """
 
 import gzip
+import itertools
 import json
 import logging
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, Final, Self
 import duckdb
 
 from sidecar.report import commits as log
-from sidecar.report.imports import CSV_SUFFIX, runs
+from sidecar.report.imports import CSV_SUFFIX, over_hours, runs
 from sidecar.report.places import Place
 from sidecar.report.read import VANISHED, ReadReport
 from sidecar.report.source import SourceUnreadable
@@ -151,6 +152,7 @@ class Dataset:
         self._staging.stage(self.files)
         self._note_days()
         self._drop_duplicates()
+        self._count_late()
         self._take_runs([file for listing in listings for file in listing.tables])
         self.seen.records += sum(item.part.records for item in self.compacted)
         return names
@@ -233,6 +235,18 @@ class Dataset:
             [item.path for item in self.compacted if item.part.day in days]
         )
 
+    def _count_late(self) -> None:
+        """Count the records that came after their day was compacted."""
+        closed = sorted(
+            {item.part.day for item in self.compacted} | {day for day, _ in self.balances}
+        )
+        if not closed:
+            return
+        self.seen.late = 0
+        if self.staged and self._staging is not None:
+            days = ", ".join(f"'{day}'" for day in closed)
+            ((self.seen.late,),) = self._rows(self._staging.query("count(*)", f"day IN ({days})"))
+
     def _take_runs(self, tables: Sequence[StoredFile]) -> None:
         """Take runs from CSV whose records are not there."""
         if not tables or self._staging is None:
@@ -243,8 +257,9 @@ class Dataset:
         if len(fresh) < len(found):
             self.seen.left_out[SAME_RUN] += len(found) - len(fresh)
         if fresh:
-            self.seen.records += len(fresh)
-            self._staging.stage_records("runs in CSV", fresh)
+            self.seen.records += self._staging.stage_records(
+                "runs in CSV", itertools.chain.from_iterable(map(over_hours, fresh))
+            )
 
     def _known_runs(self, runs_in_csv: set[str]) -> set[str]:
         """Return which of these have records; where a run has no id, its row names its first record."""

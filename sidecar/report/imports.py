@@ -3,19 +3,21 @@
 A run is one record: its totals so far are in its last row, as CodeCarbon appends cumulative rows at each
 `flush()`. Energies there include PUE where it is set (`emissions_tracker.py`: energy · pue), kWh; the
 emissions are kg, water litres, and `timestamp` is local time without a zone (ours is UTC). A file of
-tasks (`task_name`) counts where its run has no row of its own.
+tasks (`task_name`) counts where its run has no row of its own. Of the time in between the files say
+nothing: a long run is spread evenly over the hours it took.
 """
 
 import csv
 import hashlib
 import io
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
-from sidecar.record import EmissionRecord, GpuRecord
+from sidecar.record import SUMMED, EmissionRecord, GpuRecord
 from sidecar.report.columns import ABSURD
 from sidecar.report.read import UNREADABLE, VANISHED, ReadReport
 from sidecar.report.source import RecordFile
@@ -78,6 +80,41 @@ def runs(files: Iterable[RecordFile], seen: ReadReport, zone: tzinfo = UTC) -> l
                 latest[place] = row
     whole = {row.key for row in latest.values() if row.task is None}
     return [row.record for row in latest.values() if row.task is None or row.key not in whole]
+
+
+HOUR_S: Final = 3600.0
+DAY_S: Final = 86_400.0
+PARTS_MAX: Final = 1000
+"""Parts of one run: hours for six weeks, else days for three years; what is longer stays whole."""
+
+
+def over_hours(run: EmissionRecord) -> Iterator[EmissionRecord]:
+    """Part a run at full hours (UTC), a longer one at midnights, and all its amounts with it."""
+    start_s, end_s = (
+        datetime.fromisoformat(text).timestamp() for text in (run.window_start, run.window_end)
+    )
+    step_s = next((step for step in (HOUR_S, DAY_S) if end_s - start_s <= PARTS_MAX * step), None)
+    first_s = start_s - start_s % step_s + step_s if step_s else end_s
+    if not step_s or first_s >= end_s:
+        yield run
+        return
+    count = math.ceil((end_s - first_s) / step_s)
+    edges_s = [start_s, *(first_s + number * step_s for number in range(count)), end_s]
+    stem = run.record_id.rpartition(".")[0]
+    for number, (from_s, until_s) in enumerate(itertools.pairwise(edges_s)):
+        part = (until_s - from_s) / (end_s - start_s)
+        amounts: dict[str, Any] = {name: _part(getattr(run, name), part) for name in SUMMED}
+        yield replace(
+            run,
+            record_id=f"{stem}.{number}",
+            window_start=rfc3339(from_s),
+            window_end=rfc3339(until_s),
+            **amounts,
+        )
+
+
+def _part(amount: float | None, part: float) -> float | None:
+    return None if amount is None else amount * part
 
 
 def _rows(file: RecordFile, seen: ReadReport, zone: tzinfo) -> Iterator[_Row]:

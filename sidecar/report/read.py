@@ -25,11 +25,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ReadReport:
-    """What was read: files, records, duplicates, and what was left out for which reason."""
+    """What was read: files, records, duplicates, and what was left out for which reason.
+
+    `late` records came after their day was compacted; None where none is.
+    """
 
     files: int = 0
     records: int = 0
     duplicates: int = 0
+    late: int | None = None
     left_out: Counter[str] = field(default_factory=Counter)
 
 

@@ -93,8 +93,8 @@ class Staging:
             done += len(batch)
             self.progress("read", done, len(files))
 
-    def stage_records(self, name: str, records: Iterable[EmissionRecord]) -> None:
-        """Stage records that are known to be valid, as if they were one more file."""
+    def stage_records(self, name: str, records: Iterable[EmissionRecord]) -> int:
+        """Stage records that are known to be valid, as if they were one more file; returns how many."""
         number = self._number(name)
         path = self._raw_directory() / f"{number:08d}{SUFFIX}"
         with path.open("w", encoding="utf-8") as stream:
@@ -103,6 +103,7 @@ class Staging:
             self.parts.append(self._copied([path], self._new_part(), is_trusted=True))
         finally:
             path.unlink()
+        return self._count(self.parts[-1])
 
     def query(self, columns: str, condition: str = "true") -> str:
         """Return SQL over all staged records; there are some."""

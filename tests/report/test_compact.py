@@ -124,6 +124,16 @@ def test_records_that_come_late_are_settled_with_those_compacted(root):
     assert computed(root)[2].left_out[UNCOMMITTED] == 0
 
 
+def test_records_that_come_after_their_day_was_compacted_are_told(root):
+    late = replace(window(1, MIDNIGHT_S, share=0.9), cluster="c")
+    put(root, late)
+    assert computed(root)[2].late is None  # no day is closed yet
+    compacted(root)
+    assert computed(root)[2].late == 0
+    put(root, replace(late, record_id="late.boot.7"))
+    assert computed(root)[2].late == 1
+
+
 def test_a_segment_that_is_sent_again_is_not_counted_and_goes(root):
     path = next(path for path in sorted(root.rglob("*.gz")) if DAYS[0] in str(path))
     content = path.read_bytes()

@@ -1,13 +1,25 @@
 """Runs from CSV: CodeCarbon's columns of every version, ours, and what is none."""
 
 import io
+import math
 from dataclasses import dataclass
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.report.imports import ALIEN, FILE_BYTES_MAX, NEGATIVE, NO_RUN, SUPERSEDED, TORN, runs
+from sidecar.report.imports import (
+    ALIEN,
+    FILE_BYTES_MAX,
+    NEGATIVE,
+    NO_RUN,
+    SUPERSEDED,
+    TORN,
+    over_hours,
+    runs,
+)
 from sidecar.report.read import UNREADABLE, VANISHED, ReadReport
 
 OLDEST = (
@@ -199,3 +211,54 @@ def test_a_line_without_end_is_not_read_whole():
 def test_codecarbons_own_default_experiment_is_none():
     ((found,), _) = read(table(RUN | {"experiment_id": "5b0fa12a-3dd7-45bb-9766-cc326314d9f1"}))
     assert found.experiment is None
+
+
+# -- long runs over the hours they took ----------------------------------------------------------------
+
+
+def parts(**changes):
+    ((found,), _) = read(table(RUN | changes))
+    return list(over_hours(found))
+
+
+def test_a_long_run_is_spread_evenly_over_the_hours_it_took():
+    found = parts(timestamp="2026-11-22T02:30:00", duration="10800")  # from 23:30 the day before
+    assert [(item.window_start[:16], item.duration_s) for item in found] == [
+        ("2026-11-21T23:30", 1800.0),
+        ("2026-11-22T00:00", 3600.0),
+        ("2026-11-22T01:00", 3600.0),
+        ("2026-11-22T02:00", 1800.0),
+    ]
+    assert [item.energy_kwh for item in found] == pytest.approx([1 / 6, 1 / 3, 1 / 3, 1 / 6])
+    assert found[0].window_end == found[1].window_start
+    assert len({item.record_id for item in found}) == 4
+    assert {item.carbon_intensity_g_per_kwh for item in found} == {250.0}
+
+
+def test_a_run_within_an_hour_stays_as_it_is():
+    ((found,), _) = read(table(RUN | {"duration": "600"}))
+    assert list(over_hours(found)) == [found]
+
+
+def test_a_run_of_months_is_spread_over_days():
+    found = parts(timestamp="2026-11-22T12:00:00", duration=str(100 * 86_400))
+    assert len(found) == 101
+    assert {item.window_start[11:16] for item in found[1:]} == {"00:00"}
+
+
+@given(st.floats(0, 8e8), st.integers(0, 86_399))
+def test_nothing_is_lost_where_a_run_is_spread(duration_s, second):
+    end = f"2026-11-22T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}"
+    found = parts(timestamp=end, duration=str(duration_s))
+    for name in (
+        "duration_s",
+        "energy_kwh",
+        "facility_energy_kwh",
+        "emissions_g",
+        "gpu_energy_kwh",
+    ):
+        whole = getattr(
+            read(table(RUN | {"timestamp": end, "duration": str(duration_s)}))[0][0], name
+        )
+        assert math.fsum(getattr(item, name) for item in found) == pytest.approx(whole)
+    assert len(found) <= 1001

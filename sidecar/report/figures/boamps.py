@@ -141,10 +141,16 @@ def _infrastructure(measures: Measures, facts: RunFacts, hardware: Hardware) -> 
         name = facts.vm_size or "a VM whose size the report does not know"
         pods = {"componentName": f"pod on {_text(name)}", "componentType": "pod"}
         components = [{**pods, "nbComponent": max(1, measures.pods)}]
+    is_cloud = facts.provider is not None
     return {
-        "infraType": "publicCloud",
-        "cloudProvider": "azure",
-        **_known({"cloudInstance": _text(facts.vm_size) if facts.vm_size else None}),
+        # The format wants a type, and has none for what is not known.
+        "infraType": "publicCloud" if is_cloud else "other",
+        **_known(
+            {
+                "cloudProvider": _text(facts.provider) if is_cloud else None,
+                "cloudInstance": _text(facts.vm_size) if is_cloud and facts.vm_size else None,
+            }
+        ),
         "components": components,
     }
 

@@ -206,24 +206,19 @@ def reconciliation(
 ) -> dict[str, Any]:
     """Return Azure's and our figures side by side, with their factor; known only where an export is.
 
-    Without our sums per subscription the months of all records are compared with the months of all
-    subscriptions of the export: `is_by_subscription` says which.
+    A row of the export that names no subscription is compared with all our records of its month. Without
+    our sums per subscription all are, the export's subscriptions together: `is_by_subscription`.
     """
     if azure is None:
         return {"known": False, "reason": "no export of Azure Carbon Optimization was given"}
-    theirs: Sequence[AzureMonth]
-    sums: dict[tuple[str | None, str], SubscriptionMonth]
-    if ours is None:
-        theirs = _without_subscriptions(azure.months)
-        sums = {(None, month): _of_month(days, month) for month in {row.month for row in theirs}}
-    else:
-        theirs = azure.months
-        sums = {(_guid(row.subscription_id), row.month): row for row in ours}
+    theirs: Sequence[AzureMonth] = azure.months if ours else _without_subscriptions(azure.months)
+    sums = {(_guid(row.subscription_id), row.month): row for row in ours or ()}
+    sums |= {(None, row.month): _of_month(days, row.month) for row in theirs}
     return {
         "known": True,
         "reason": None,
         "is_applied": False,
-        "is_by_subscription": ours is not None,
+        "is_by_subscription": any(row.subscription_id for row in theirs),
         "rows": [_compared(row, sums.get((row.subscription_id, row.month))) for row in theirs],
         "left_out": dict(azure.left_out),
         "differs": list(DIFFERS),

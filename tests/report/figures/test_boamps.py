@@ -111,7 +111,9 @@ SCHEMA = mapping(
 HARDWARE = Hardware.of(CATALOGUE)
 AT = datetime(2026, 11, 12, 12, tzinfo=UTC)
 KEYS = {"project": "demo", "run": "run-1"}
-FACTS = RunFacts("westeurope", "Standard_NC24ads_A100_v4", 2, None, "vm-share", "energy-counter")
+FACTS = RunFacts(
+    "westeurope", "Standard_NC24ads_A100_v4", 2, None, "vm-share", "energy-counter", "azure"
+)
 
 
 def record_of(facts=FACTS, keys=KEYS, **changes):
@@ -140,6 +142,20 @@ def test_hardware_is_what_the_catalogue_says_of_the_size():
     counts = {item["componentType"]: item["nbComponent"] for item in infrastructure["components"]}
     assert counts == {"cpu": 48, "ram": 2, "gpu": 2}
     assert infrastructure["cloudInstance"] == "Standard_NC24ads_A100_v4"
+
+
+def test_a_cloud_is_named_where_records_name_it():
+    infrastructure = record_of()["infrastructure"]
+    assert (infrastructure["infraType"], infrastructure["cloudProvider"]) == (
+        "publicCloud",
+        "azure",
+    )
+
+
+def test_a_machine_that_names_no_cloud_is_not_said_to_be_azures():
+    infrastructure = record_of(RunFacts())["infrastructure"]
+    assert infrastructure["infraType"] == "other"
+    assert "cloudProvider" not in infrastructure
 
 
 def test_the_place_is_that_of_the_region():

@@ -149,6 +149,15 @@ def test_without_sums_per_subscription_months_are_compared():
     assert (row["subscription"], row["azure_kg"], row["ours_kg"]) == (None, 12.0, 5.02)
 
 
+def test_an_export_without_subscriptions_is_compared_with_all_records_of_its_month():
+    days = Daily.of([day("2026-10-03", 5000.0)])
+    export = parse_export("Month,Scope,Emissions (kgCO2e)\n2026-10,Scope 2,10\n")
+    result = reconciliation(export, OURS, days)
+    (row,) = result["rows"]
+    assert (row["ours_kg"], row["factor"]) == (5.0, 2.0)
+    assert result["is_by_subscription"] is False
+
+
 def test_without_an_export_nothing_is_known():
     assert reconciliation(None, OURS, NO_DAYS)["known"] is False
 
