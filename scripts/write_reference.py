@@ -57,6 +57,8 @@ CONSTANT_MODULES: Final = (
     "sidecar.estimate.codecarbon",
     "sidecar.factors",
     "sidecar.carbon.intensity",
+    "sidecar.carbon.series",
+    "sidecar.carbon.keeper",
     "sidecar.windows",
     "sidecar.agent",
     "sidecar.journal.append",
@@ -97,6 +99,11 @@ VOLUME_FILES: Final = (
         "empty; the lock that lets several processes write `emissions.csv`",
     ),
     ("emissions.csv.<n>.bak", "what stood in `emissions.csv` and could not be kept there"),
+    (
+        "intensity/<source>.<zone>.json",
+        "the last answers of a source of carbon intensity over time; may be deleted",
+    ),
+    ("intensity/<source>.<zone>.lock", "empty; the lock that lets one process ask for several"),
     ("reports/v1/summary.json", "what `report` found, per project; see below"),
     ("reports/v1/projects.csv", "the same as a table, one row per project"),
 )
@@ -219,6 +226,9 @@ def settings_page() -> str:
         "does, for that is the cluster's default. See [record](record.md) for what is recorded.\n\n"
         "In a pod (`POD_UID` is set) `run` does not end at a bad setting: it says so, meters nothing, "
         "and waits for its signal (then exit code 2), so that the pod's other containers start.",
+        "## Carbon intensity over time\n\n`run`, `exec`, `detect`, `when`, `collector`. See "
+        "[set the carbon intensity](../how-to/set-the-carbon-intensity.md).",
+        _settings_table("intensity"),
         "## Trackers\n\n`run`, `exec`, `detect`. See [show a run in a tracker]"
         "(../how-to/show-a-run-in-a-tracker.md).",
         _settings_table("track"),
@@ -244,7 +254,7 @@ def settings_page() -> str:
 def _kept_from_found_files() -> str:
     kept = (
         item.name
-        for item in declared_settings("meter", "track", "ship", "blob")
+        for item in declared_settings("meter", "intensity", "track", "ship", "blob")
         if not item.metadata["in_project_file"] and not item.metadata["secret"]
     )
     return ", ".join(map(code, kept))
