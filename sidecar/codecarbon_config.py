@@ -82,8 +82,12 @@ RULES: Final[Mapping[str, Rule]] = {
         "different", "country", "used where the Azure region is unknown, never over it"
     ),
     "cloud_region": Rule("same", "region", "of Azure"),
-    "pue": Rule("same", "pue", ""),
-    "wue": Rule("different", "wue", "litres per kWh of IT energy, not of IT energy times PUE"),
+    "pue": Rule("different", "pue", "1 to 5; not given, that of the Azure region"),
+    "wue": Rule(
+        "different",
+        "wue",
+        "litres per kWh of IT energy, not of IT energy times PUE; not given, that of the Azure region",
+    ),
     "force_carbon_intensity_g_co2e_kwh": Rule("same", "carbon_intensity", ""),
     "force_cpu_power": Rule(
         "different",

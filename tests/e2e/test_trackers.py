@@ -73,7 +73,7 @@ def test_mlflow_comet_and_opentelemetry_show_the_same_totals_as_the_records(
         )
         outcome = sidecar(
             "exec", "--interval", "1s", "--volume", tmp_path, "--region", "westeurope",
-            "--export", "mlflow,comet,otlp", "--export-deadline", "60s", "--", *PYTHON, BUSY,
+            "--export", "mlflow,comet,otlp", "--export-deadline", "5m", "--", *PYTHON, BUSY,
             env=env,
         )  # fmt: skip
     (run,) = runs_of(mlflow_url, "of-all")
@@ -121,7 +121,7 @@ with mlflow.start_run():
     ).stdout.split()[-1]
     env = environment(MLFLOW_TRACKING_URI=mlflow_url, MLFLOW_RUN_ID=made)
     outcome = sidecar(
-        "exec", "--volume", tmp_path, "--export", "mlflow", "--export-deadline", "60s",
+        "exec", "--volume", tmp_path, "--export", "mlflow", "--export-deadline", "5m",
         "--", sys.executable, "-c", program, env=env,
     )  # fmt: skip
     (run,) = runs_of(mlflow_url, "named")
