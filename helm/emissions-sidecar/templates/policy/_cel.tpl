@@ -80,8 +80,8 @@ are variables with a list of whole numbers each.
 
 {{- /* What a container c has of vendors of GPUs, as pairs of name and amount. */}}
 {{- define "emissions-sidecar.policy.extended" -}}
-(c.?resources.?limits.orValue({}).map(k, [k, string(c.resources.limits[k])])
-+ c.?resources.?requests.orValue({}).map(k, [k, string(c.resources.requests[k])])
+(c.?resources.?limits.orValue({}).map(k, [string(k), string(c.resources.limits[k])])
++ c.?resources.?requests.orValue({}).map(k, [string(k), string(c.resources.requests[k])])
 .filter(a, !(a[0] in c.?resources.?limits.orValue({}))))
 .filter(a, a[0].startsWith("nvidia.com/") || a[0].startsWith("amd.com/") || a[0].startsWith("gpu.intel.com/"))
 {{- end }}
