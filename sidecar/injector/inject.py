@@ -127,10 +127,10 @@ class _Parts:
 
 def _decided(parts: _Parts, namespace_labels: Mapping[str, str], config: InjectConfig) -> Decision:
     wish = _wish(parts, namespace_labels)
-    if wish == "false":
-        return Decision(Reason.OPTED_OUT)
     if wish is None:
         return Decision(Reason.NOT_TRACKED)
+    if wish == "false" and not _opted_in(namespace_labels):
+        return Decision(Reason.OPTED_OUT)
     if _is_injected(parts.spec, config.container_name):
         return Decision(Reason.ALREADY_INJECTED)
     valid, attempts = valid_annotations(parts.annotations)
@@ -160,7 +160,11 @@ def _wish(parts: _Parts, namespace_labels: Mapping[str, str]) -> str | None:
     if TRACK in annotations:
         value = annotations[TRACK]
         return value if isinstance(value, str) else ""
-    return "true" if namespace_labels.get(TRACK) == "true" else None
+    return "true" if _opted_in(namespace_labels) else None
+
+
+def _opted_in(namespace_labels: Mapping[str, str]) -> bool:
+    return namespace_labels.get(TRACK) == "true"
 
 
 def _is_injected(spec: JsonObject, name: str) -> bool:
@@ -208,6 +212,8 @@ def _obstacle(
     parts: _Parts, wish: str, config: InjectConfig, volume: str | None
 ) -> tuple[Reason, str] | None:
     """Return why the pod cannot have the sidecar, in words for its annotation."""
+    if wish == "false":
+        return Reason.OPTED_OUT, "opted out"
     if wish != "true":
         return Reason.TRACK_VALUE, f'{TRACK} is neither "true" nor "false"'
     for reason, why, applies in _OBSTACLES:

@@ -36,7 +36,7 @@ FAILURES: Final = (
 )
 """Reasons of the outcome `failed`; those of the others are `Reason`."""
 
-_UNCHANGED: Final = (Reason.ALREADY_INJECTED, Reason.NOT_TRACKED, Reason.OPTED_OUT)
+_UNCHANGED: Final = (Reason.ALREADY_INJECTED, Reason.NOT_TRACKED)
 
 
 class ReviewError(ValueError):

@@ -51,8 +51,14 @@ def test_all_pods_are_taken_where_that_is_asked_for(said, flags) -> None:
     code, text = said(pod() + "---\n" + pod("private", track="false"), *flags, *IMAGE)
     assert code == 0
     assert "Pod/train: injected" in text.err
-    assert "Pod/private: left as it is" in text.err
-    assert text.out.endswith(pod("private", track="false"))
+    assert "Pod/private: skipped: opted out" in text.err
+    assert "emissions/status: 'skipped: opted out'" in text.out
+
+
+def test_a_pod_that_opts_out_of_nothing_is_printed_as_it_is(said) -> None:
+    code, text = said(pod(track="false"), *IMAGE)
+    assert (code, text.out) == (0, pod(track="false"))
+    assert 'Pod/train: left as it is: its emissions/track is "false"' in text.err
 
 
 def test_an_annotation_on_the_workload_alone_is_told(said) -> None:

@@ -103,6 +103,11 @@ class Policy:
         return operations
 
 
+def holds(condition: str, pod: Mapping[str, Any]) -> bool:
+    """Whether a matchCondition of a webhook holds for a pod."""
+    return bool(_value(_compiled(condition), {"object": pod}))
+
+
 def _compiled(expression: str) -> cel.Expression:
     return _environment().compile(expression)
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import yaml
 
 from sidecar.injector.config import default_config
 from sidecar.settings import load_settings
+from tests.helm.cel_policy import holds
 from tests.helm.tools import (
     CHART,
     MAJORS,
@@ -190,6 +192,37 @@ def test_the_namespace_webhook_is_left_out_where_no_namespace_may_opt_in() -> No
     )
     paths = [one["clientConfig"]["service"]["path"] for one in configuration["webhooks"]]
     assert paths == ["/mutate"]
+
+
+def condition(value_set: str, webhook: str, name: str) -> str:
+    """A matchCondition of one of the two webhooks."""
+    configuration = render(value_set).one("MutatingWebhookConfiguration")
+    (found,) = (one for one in configuration["webhooks"] if one["name"].startswith(webhook))
+    (expression,) = (one["expression"] for one in found["matchConditions"] if one["name"] == name)
+    return str(expression)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "asked"),
+    [
+        (None, (False, True)),
+        ({}, (False, True)),
+        ({"other": "true"}, (False, True)),
+        ({"emissions/track": "true"}, (True, False)),
+        ({"emissions/track": "yes"}, (True, False)),
+        ({"emissions/track": "false"}, (False, True)),
+    ],
+)
+def test_a_pod_is_asked_about_once_and_in_other_namespaces_only_if_it_wants(
+    annotations: dict[str, str] | None, asked: tuple[bool, bool]
+) -> None:
+    """The second webhook is that of namespaces that opted in: there who opts out is told so."""
+    pod = {"metadata": {} if annotations is None else {"annotations": annotations}}
+    conditions = (
+        condition("existing-certs", "annotated-pods", "annotated"),
+        condition("existing-certs", "opted-in-namespaces", "not-annotated"),
+    )
+    assert tuple(holds(one, pod) for one in conditions) == asked
 
 
 def test_without_storage_there_is_no_collector_and_records_stay_in_the_pods() -> None:
@@ -539,11 +572,11 @@ def test_values_that_contradict_one_another_are_told(option: str, message: str) 
 @pytest.mark.parametrize("value_set", VALUE_SETS)
 def test_no_variable_of_the_sidecar_can_be_given_again(value_set: str) -> None:
     """The webhook would refuse its configuration, and end again and again."""
-    for one in injector_json(value_set)["container"]["env"]:
-        name = one["name"]
-        values = f"--set-json=sidecar.extraEnv=[{json.dumps({'name': name, 'value': 'x'})}]"
-        if value_set != "everything" or name not in ("EMISSIONS_REGION", "EMISSIONS_PUE"):
-            error = render(value_set, values, fails=True).error
+    own = yaml.safe_load(values_file(value_set).read_text()).get("sidecar", {}).get("extraEnv", [])
+    for name in {one["name"] for one in injector_json(value_set)["container"]["env"]}:
+        if name not in {one["name"] for one in own}:
+            again = json.dumps([{"name": name, "value": "x"}])
+            error = render(value_set, f"--set-json=sidecar.extraEnv={again}", fails=True).error
             assert f"{name} is the chart's own to set" in error
 
 

@@ -448,6 +448,21 @@ def test_a_sidecar_that_writes_to_blob_itself_keeps_the_pods_identity() -> None:
     assert "azure.workload.identity/skip-containers" not in annotations
 
 
+def test_a_pod_that_opts_out_of_its_namespace_says_so() -> None:
+    given = pod({"emissions/track": "false"})
+    decision = inject(given, TRACKED, CONFIG)
+    assert (decision.reason, decision.status) == (Reason.OPTED_OUT, "skipped: opted out")
+    result = patched(given, decision.operations)
+    assert result["spec"] == given["spec"]
+    assert inject(result, TRACKED, CONFIG).operations == ()
+
+
+@pytest.mark.parametrize("labels", [{}, {"emissions/track": "false"}])
+def test_a_pod_that_opts_out_of_nothing_is_left_as_it_is(labels) -> None:
+    decision = inject(pod({"emissions/track": "false"}), labels, CONFIG)
+    assert (decision.reason, decision.operations) == (Reason.OPTED_OUT, ())
+
+
 def test_a_sidecar_put_there_by_hand_is_left_alone() -> None:
     by_hand = {"name": NAME, "restartPolicy": "Always", "image": "registry.example.com/own:1"}
     decision = inject(pod(initContainers=[by_hand]), {}, CONFIG)
