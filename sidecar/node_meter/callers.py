@@ -4,7 +4,9 @@ TokenReview (authentication.k8s.io/v1) answers for tokens that kubelet projects 
 fields authentication.kubernetes.io/pod-name, pod-uid and, from Kubernetes 1.30 on, node-name.
 """
 
+import functools
 import hashlib
+import math
 import re
 import threading
 import time
@@ -25,13 +27,18 @@ REVIEW_S: Final = 0.8
 """A sidecar waits one second in all."""
 
 ACCEPTED_S: Final = 300.0
-"""How long a review holds: what a token gets here is its own pod's numbers, while that pod runs. With
-100 sidecars on a node, a review for each in 30 s would take more CPU time than all else together."""
+"""How long a review holds, at most: what a token gets here is its own pod's numbers, while that pod
+runs. With 100 sidecars on a node, a review for each in 30 s would take more CPU time than all else
+together."""
+
+SPREAD: Final = 0.25
+"""Part of that by which tokens differ: windows of all pods end at the same moments, and tokens that came
+together would all have to be reviewed together."""
 
 REFUSED_S: Final = 30.0
 
 UNANSWERED_S: Final = 3600.0
-"""How long an accepted one holds while the Kubernetes API does not answer."""
+"""How long an accepted one holds while the Kubernetes API does not answer, or has not answered yet."""
 
 TOKENS_MAX: Final = 1024
 REVIEWS_MAX: Final = 8
@@ -60,24 +67,32 @@ class Caller:
 class _Known:
     found: Caller | Refusal
     since_s: float
+    holds_s: float
 
-    @property
-    def holds_s(self) -> float:
-        return REFUSED_S if isinstance(self.found, Refusal) else ACCEPTED_S
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    """Do it beside. Raises RuntimeError where no thread can be had."""
+    threading.Thread(target=work, name="review", daemon=True).start()
 
 
 class Callers:
-    """Finds the caller of a request; each token is reviewed once in some seconds, by one thread."""
+    """Finds the caller of a request; each token is reviewed once in some minutes, by one thread.
+
+    One that was accepted before is answered at once, and reviewed `behind`: a sidecar waits for a second
+    only, and at the end of each window all of a node ask together.
+    """
 
     def __init__(
         self,
         http: KubernetesHttp,
         audience: str,
         clock: Callable[[], float] = time.monotonic,
+        behind: Callable[[Callable[[], object]], None] = in_a_thread,
     ) -> None:
         self._http = http
         self._audience = audience
         self._clock = clock
+        self._behind = behind
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._slots = threading.BoundedSemaphore(REVIEWS_MAX)
@@ -96,18 +111,32 @@ class Callers:
     def _found(self, digest: bytes, token: str) -> Caller | Refusal:
         with self._lock:
             known = self._known.get(digest)
-            if known is not None and self._clock() - known.since_s < known.holds_s:
+            age_s = math.inf if known is None else self._clock() - known.since_s
+            if known is not None and age_s < known.holds_s:
                 self._known.move_to_end(digest)
                 return known.found
             review = self._under_review.get(digest)
             if review is None:
                 mine = self._under_review[digest] = Future()
+        if known is not None and _still_counts(known, age_s):
+            if review is None:
+                self._review_behind(digest, token, mine)
+            return known.found
         if review is None:
             return self._reviewed(digest, token, mine)
         try:
             return review.result(2 * REVIEW_S)
         except LateError:
             return Refusal(503, "kubernetes_api", "the token's review takes too long; come again")
+
+    def _review_behind(self, digest: bytes, token: str, review: "Future[Caller | Refusal]") -> None:
+        """Review a token that has its answer already; where that cannot be, its next request does."""
+        try:
+            self._behind(functools.partial(self._reviewed, digest, token, review))
+        except RuntimeError:
+            with self._lock:
+                del self._under_review[digest]
+            review.set_result(Refusal(503, "busy", "no thread to review the token; come again"))
 
     def _reviewed(
         self, digest: bytes, token: str, review: "Future[Caller | Refusal]"
@@ -133,10 +162,13 @@ class Callers:
         now_s = self._clock()
         if isinstance(found, Refusal) and found.status == 503:
             known = self._known.get(digest)
-            if known is not None and now_s - known.since_s < UNANSWERED_S:
+            if known is not None and _still_counts(known, now_s - known.since_s):
                 return known.found
             return found
-        self._known[digest] = _Known(found, now_s)
+        holds_s = REFUSED_S
+        if isinstance(found, Caller):
+            holds_s = ACCEPTED_S * (1.0 - SPREAD * digest[0] / 256)
+        self._known[digest] = _Known(found, now_s, holds_s)
         self._known.move_to_end(digest)
         while len(self._known) > TOKENS_MAX:
             self._known.popitem(last=False)
@@ -154,6 +186,11 @@ class Callers:
             told = str(error).replace(token, "[secret]")
             return Refusal(503, "kubernetes_api", f"the token could not be reviewed: {told}")
         return caller_in(answer, self._audience)
+
+
+def _still_counts(known: _Known, age_s: float) -> bool:
+    """Whether a token is taken without a new review, where that is not to be had at once."""
+    return isinstance(known.found, Caller) and age_s < UNANSWERED_S
 
 
 def bearer_token(authorization: str | None) -> str:

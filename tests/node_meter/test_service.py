@@ -5,7 +5,7 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,14 @@ import pytest
 from sidecar.kubernetes_http import KubernetesHttp
 from sidecar.meters.pod.cgroup_tree import CgroupTree
 from sidecar.node_meter import callers as callers_module
-from sidecar.node_meter.callers import ACCEPTED_S, REFUSED_S, UNANSWERED_S, Callers
+from sidecar.node_meter.callers import (
+    ACCEPTED_S,
+    REFUSED_S,
+    SPREAD,
+    UNANSWERED_S,
+    Callers,
+    in_a_thread,
+)
 from sidecar.node_meter.gpus import NodeGpus
 from sidecar.node_meter.looks import LATE_S, Looks
 from sidecar.node_meter.mig_parts import MigParts
@@ -43,6 +50,8 @@ class Scene:
     boards: Counters
     clock: Clock
     looks: Looks
+    behind: list[Callable[[], object]]
+    """Reviews that were left to be done beside."""
 
     def give(self, **held: str) -> None:
         """Let pods of team-a hold devices, and look."""
@@ -77,13 +86,14 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         http_client = KubernetesHttp(api.url, tmp_path / "token", tmp_path / "no-ca")
         looks = Looks(pods, gpus, clock)
         looks.begin()
-        callers = Callers(http_client, AUDIENCE, clock)
+        behind: list[Callable[[], object]] = []
+        callers = Callers(http_client, AUDIENCE, clock, behind.append)
         service = NodeMeterService(callers, pods, gpus, looks, names)
         service.node = NODE
         server = HttpServer(("127.0.0.1", 0), service.answer, BOUNDS)
         server.start()
         try:
-            yield Scene(node, api, server, service, pods, holders, boards, clock, looks)
+            yield Scene(node, api, server, service, pods, holders, boards, clock, looks, behind)
         finally:
             server.close()
 
@@ -147,12 +157,50 @@ def test_a_token_is_reviewed_once_while_it_is_remembered(scene: Scene):
     token = scene.api.token()
     for _ in range(3):
         assert scene.ask(token)[0] == 200
-    scene.clock.now_s += ACCEPTED_S - 1
+    scene.clock.now_s += ACCEPTED_S * (1 - SPREAD) - 1
     assert scene.ask(token)[0] == 200
     assert len(scene.api.reviewed) == 1
-    scene.clock.now_s += 2
-    assert scene.ask(token)[0] == 200
+
+
+def test_a_token_that_was_accepted_is_answered_at_once_and_reviewed_behind(scene: Scene):
+    token = scene.api.token()
+    scene.ask(token)
+    scene.api.revoke(token)
+    scene.clock.now_s += ACCEPTED_S
+    assert [scene.ask(token)[0] for _ in range(2)] == [200, 200]
+    (review,) = scene.behind
+    review()
     assert len(scene.api.reviewed) == 2
+    assert scene.ask(token)[0] == 401, "the review found it revoked"
+
+
+def test_tokens_that_came_together_are_not_all_reviewed_together(scene: Scene):
+    tokens = [scene.api.token() for _ in range(32)]
+    for token in tokens:
+        scene.ask(token)
+    scene.clock.now_s += ACCEPTED_S * (1 - SPREAD / 2)
+    for token in tokens:
+        scene.ask(token)
+    assert 0 < len(scene.behind) < 32
+
+
+def test_where_no_thread_can_be_had_a_known_token_is_answered_all_the_same(
+    scene: Scene, monkeypatch
+):
+    def no_thread(work) -> None:
+        raise RuntimeError("can't start new thread")
+
+    token = scene.api.token()
+    scene.ask(token)
+    monkeypatch.setattr(scene.service._callers, "_behind", no_thread)
+    scene.clock.now_s += ACCEPTED_S
+    assert [scene.ask(token)[0] for _ in range(2)] == [200, 200]
+
+
+def test_a_review_behind_is_done_in_a_thread():
+    done = threading.Event()
+    in_a_thread(done.set)
+    assert done.wait(PATIENCE_S)
 
 
 def test_a_refused_token_is_reviewed_again_after_a_while(scene: Scene):
@@ -200,6 +248,9 @@ def test_a_pod_that_was_known_is_served_while_the_api_is_away(scene: Scene):
     scene.ask(token)
     scene.api.mode = "error"
     scene.clock.now_s += ACCEPTED_S + 1
+    assert scene.ask(token)[0] == 200
+    (review,) = scene.behind
+    review()
     assert scene.ask(token)[0] == 200
     scene.clock.now_s += UNANSWERED_S
     assert scene.ask(token)[0] == 503
