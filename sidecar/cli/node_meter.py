@@ -126,6 +126,7 @@ def open_node(settings: Settings, environ: Mapping[str, str], pod_resources: str
     selected = () if settings.gpu_source == "none" else parse_visible_devices(settings.gpus)
     boards = NvmlMeter(selected=selected, lazy=True)
     gpus = NodeGpus(boards, PodResources(pod_resources), MigParts(), names.has_ended)
+    gpus.on_listed = names.keep
     looks = Looks(pods, gpus)
     kubernetes = KubernetesHttp(
         settings.kubernetes_url, settings.kubernetes_token_file, settings.kubernetes_ca_file

@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -123,6 +123,8 @@ class NodeGpus:
         self._read_s = self._asked_s = -math.inf
         self._is_known = False
         self._condition = Condition("pod-resources", log)
+        self.on_listed: Callable[[Collection[PodName]], None] = lambda _: None
+        """Is told the pods that kubelet lists, each time."""
 
     @property
     def needs_sampling(self) -> bool:
@@ -190,6 +192,7 @@ class NodeGpus:
         try:
             self._asked_s = self._clock()
             listed = self._holders.pods()
+            self.on_listed({pod.pod for pod in listed})
             if self._asked_s >= self._allocatable_after_s:
                 self._allocatable = self._holders.allocatable()
                 self._allocatable_after_s = self._asked_s + ALLOCATABLE_PERIOD_S

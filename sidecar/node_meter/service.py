@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from sidecar.exporters.prometheus import Sample, prometheus_text
@@ -50,6 +50,14 @@ class PodNames:
             if len(self._uids) > NAMES_MAX:
                 there = {n: u for n, u in self._uids.items() if self._is_there(u)}
                 self._uids = there if len(there) <= NAMES_MAX else {name: uid}
+
+    def keep(self, listed: Collection[PodName]) -> None:
+        """Forget pods that kubelet does not list any more: their names are free for others.
+
+        Of a StatefulSet's next pod of the same name nothing is known until it calls.
+        """
+        with self._lock:
+            self._uids = {name: uid for name, uid in self._uids.items() if name in listed}
 
     def has_ended(self, name: PodName) -> bool:
         """Whether this pod has run here and does no more."""

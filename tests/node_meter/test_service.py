@@ -83,6 +83,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         pods = NodePods(node.tree, clock)
         names = PodNames(pods.is_there)
         gpus = NodeGpus(boards, holders, MigParts(), names.has_ended, clock)
+        gpus.on_listed = names.keep
         http_client = KubernetesHttp(api.url, tmp_path / "token", tmp_path / "no-ca")
         looks = Looks(pods, gpus, clock)
         looks.begin()
@@ -272,6 +273,19 @@ def test_a_pod_that_called_and_ended_holds_no_gpu_any_more(scene: Scene):
         scene.boards.energy_mj["x"] = energy_mj
         scene.looks.begin()
     assert scene.service._gpus.unallocated()[0].pod_energy_mj == 200
+
+
+def test_the_next_pod_of_that_name_may_hold_gpus_though_it_never_calls(scene: Scene):
+    """As of a StatefulSet, made anew without a sidecar."""
+    scene.give(train_0="GPU-x")
+    scene.ask(scene.api.token())
+    scene.node.end(UID)
+    scene.give()
+    scene.give(train_0="GPU-x")
+    before_mj = scene.service._gpus.unallocated()[0].pod_energy_mj
+    scene.clock.now_s += 5
+    scene.boards.energy_mj["x"] += 300
+    assert scene.service._gpus.unallocated()[0].pod_energy_mj == before_mj
 
 
 def test_without_the_nodes_cgroups_a_pod_is_told_so(scene: Scene, tmp_path: Path):
