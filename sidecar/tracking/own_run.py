@@ -135,18 +135,18 @@ class OwnRun:
             identity = places.kept(parts.identity)
             agent = Agent(replace(parts, identity=identity, phases=clock, emissions_csv=csv))
             run = cls(agent, parts.settings, temporary)
-            run._begin(clock)
+            run._begin(clock, is_recorded=keeps_files)
         except BaseException:
             _remove(temporary)
             raise
         return run
 
-    def _begin(self, clock: PhaseClock) -> None:
+    def _begin(self, clock: PhaseClock, *, is_recorded: bool) -> None:
         self._agent.begin()
         clock.take(time.monotonic())
         clock.changed = self._metering.nudge
         self._metering.start()
-        self._mark = marked_as_metered()
+        self._mark = marked_as_metered() if is_recorded else None  # else an ancestor's holds
         atexit.register(self.end, "interpreter exited")
 
     def so_far(self) -> RunSoFar | None:
