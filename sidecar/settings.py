@@ -319,6 +319,7 @@ class Settings:
         "schedule of carbon intensity, CSV or JSON, in g/kWh",
         metavar="FILE",
         group="intensity",
+        in_project_file=True,
     )
     intensity_url: str | None = setting(
         parse_url,

@@ -196,7 +196,8 @@ def test_every_setting_with_an_address_a_file_or_a_secret_is_kept_from_files_tha
     for item in declared_settings():
         if item.metadata["in_project_file"]:
             assert item.metadata["metavar"] not in ("URL", "HOST:PORT"), item.name
-            assert item.metadata["group"] in ("meter", "track"), item.name
+            assert item.metadata["metavar"] != "FILE" or item.name == "intensity_file", item.name
+            assert item.metadata["group"] in ("meter", "intensity", "track"), item.name
             assert not item.metadata["secret"], item.name
 
 

@@ -1,6 +1,7 @@
 """Choose the trackers that the settings name; their libraries load only where they are opened."""
 
 import importlib.util
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -9,6 +10,8 @@ from sidecar.exporters.mlflow import mlflow_opener
 from sidecar.exporters.otlp import otlp_opener
 from sidecar.exporters.tracker_feed import TrackerFeed
 from sidecar.settings import Settings, SettingsError, origin_of
+
+_log = logging.getLogger(__name__)
 
 _OPENERS: Final = {"mlflow": mlflow_opener, "comet": comet_opener, "otlp": otlp_opener}
 
@@ -25,11 +28,17 @@ def tracker_feeds(
 ) -> tuple[TrackerFeed, ...]:
     """Return the queues before the trackers that are chosen. Raises SettingsError for a missing extra.
 
-    `owns_process`: this process is ours, not that of somebody's training.
+    `owns_process`: this process is ours. In somebody's training a missing extra is told, and no more.
     """
     feeds = []
     for name in settings.export:
-        _require(name, origin_of("export", settings.origins))
+        try:
+            _require(name, origin_of("export", settings.origins))
+        except SettingsError as error:
+            if owns_process:
+                raise
+            _log.error("%s; the run is not shown there", error)
+            continue
         opener = _OPENERS[name](environ, owns_process=owns_process)
         feeds.append(TrackerFeed(name, opener, settings.export_deadline))
     return tuple(feeds)

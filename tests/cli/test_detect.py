@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sidecar.cli.main import main
+from sidecar.cli.options import SIDECAR
 from sidecar.identity.fields import Identity
 from sidecar.settings import declared_settings
 from tests.fakes.imds import FakeImds
@@ -63,9 +64,7 @@ def test_every_meter_says_whether_it_works_and_why(capsys, tmp_path):
 
 def test_every_setting_is_shown_with_its_origin(capsys):
     found = detected(capsys, "--interval", "5s")
-    assert set(found["settings"]) == {
-        item.name for item in declared_settings("meter", "ship", "blob")
-    }
+    assert set(found["settings"]) == {item.name for item in declared_settings(*SIDECAR)}
     assert found["settings"]["interval"] == {"value": 5.0, "source": "flag --interval"}
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 HEAVY = {
-    "asyncio", "azure", "duckdb", "kubernetes", "msal", "numpy", "pandas", "pydantic", "rich",
-    "starlette", "uvicorn",
+    "asyncio", "azure", "comet_ml", "duckdb", "kubernetes", "mlflow", "msal", "numpy", "opentelemetry",
+    "pandas", "pydantic", "rich", "starlette", "transformers", "uvicorn",
 }  # fmt: skip
 
 PRINT_LOADED = """

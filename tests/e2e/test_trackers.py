@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.commands import (
     PYTHON,
+    ROOT,
     Running,
     environment,
     finished,
@@ -154,6 +156,59 @@ def test_the_sidecar_shows_its_run_too(tmp_path: Path):
     )
 
 
+# -- within a program ---------------------------------------------------------------------------
+
+PROGRAM = """
+import json, time, warnings
+warnings.simplefilter("ignore")
+import mlflow
+from sidecar import EmissionsTracker
+
+with mlflow.start_run():
+    with EmissionsTracker(project_name="p", output_dir={volume!r}, measure_power_secs=1) as tracker:
+        end = time.monotonic() + 2.2
+        while time.monotonic() < end: pass
+    mlflow.log_metric("loss", 0.5)
+print(tracker.final_emissions)
+"""
+
+
+def test_a_tracker_within_a_program_logs_to_its_active_run(tmp_path: Path, mlflow_url: str):
+    env = environment(
+        MLFLOW_TRACKING_URI=mlflow_url,
+        MLFLOW_EXPERIMENT_NAME="within",
+        MLFLOW_DISABLE_TELEMETRY="true",
+        EMISSIONS_EXPORT="mlflow",
+        EMISSIONS_EXPORT_DEADLINE="5m",
+        EMISSIONS_SIDECAR_URL="none",
+    )
+    program = PROGRAM.format(volume=str(tmp_path))
+    outcome = finished([sys.executable, "-c", program], env=env, cwd=tmp_path)
+    assert outcome.code == 0, outcome.stderr
+    (run,) = runs_of(mlflow_url, "within")
+    rows = windows(tmp_path)
+    assert run["metrics"]["loss"] == 0.5
+    assert run["metrics"]["emissions/emissions_g"] == pytest.approx(
+        total(rows, "emissions_g"), rel=1e-9
+    )
+    assert run["metrics"]["emissions/emissions_g"] == pytest.approx(
+        float(outcome.stdout.splitlines()[-1]) * 1000, rel=1e-9
+    )
+
+
+def test_in_a_program_a_missing_extra_is_told_and_it_is_metered_all_the_same(tmp_path: Path):
+    program = f"""
+from sidecar import EmissionsTracker
+with EmissionsTracker(output_dir={str(tmp_path)!r}):
+    sum(range(3_000_000))
+"""
+    env = without_trackers(tmp_path, EMISSIONS_EXPORT="mlflow", EMISSIONS_SIDECAR_URL="none")
+    outcome = finished([sys.executable, "-S", "-c", program], env=env, cwd=tmp_path)
+    assert outcome.code == 0
+    assert "install the extra 'mlflow'" in outcome.stderr
+    assert windows(tmp_path)
+
+
 # -- servers that do not play along -----------------------------------------------------------------
 
 
@@ -231,24 +286,24 @@ def test_a_server_that_does_not_play_along_costs_the_run_nothing(
 
 
 def test_a_missing_extra_is_one_line_and_nothing_is_begun(tmp_path: Path):
-    """Without site-packages no client of a tracker is there; psutil is lent."""
-    import psutil
-
-    lent = tmp_path / "lent"
-    lent.mkdir()
-    (lent / "psutil").symlink_to(Path(psutil.__file__).parent)
-    env = environment()
-    env["PYTHONPATH"] = f"{env['PYTHONPATH']}:{lent}"
+    command = [sys.executable, "-S", "-m", "sidecar", "exec", "--export", "mlflow"]
     outcome = finished(
-        [sys.executable, "-S", "-m", "sidecar", "exec", "--export", "mlflow", "--", "touch", "begun"],
-        env=env, cwd=tmp_path,
-    )  # fmt: skip
+        [*command, "--", "touch", "begun"], env=without_trackers(tmp_path), cwd=tmp_path
+    )
     assert outcome.code == 2
     assert outcome.stderr.count("\n") == 1
     assert (
         "flag --export: export 'mlflow' needs mlflow; install the extra 'mlflow'" in outcome.stderr
     )
     assert not (tmp_path / "begun").exists()
+
+
+def without_trackers(directory: Path, **variables: str) -> dict[str, str]:
+    """An environment for `python -S`: no site-packages, so no client of a tracker; psutil is lent."""
+    lent = directory / "lent"
+    lent.mkdir()
+    (lent / "psutil").symlink_to(Path(psutil.__file__).parent)
+    return environment(PYTHONPATH=f"{ROOT}:{lent}", **variables)
 
 
 def test_an_impatient_end_does_not_wait_for_a_tracker(tmp_path: Path):
