@@ -283,13 +283,22 @@ def test_a_signal_that_comes_while_the_command_is_loaded_is_heard(pod: Pod):
     assert windows(pod.volume)[-1]["end_reason"] == "SIGTERM"
 
 
-def test_a_pod_with_a_bad_setting_has_a_sidecar_that_stands_by(pod: Pod):
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        ({"EMISSIONS_REGOIN": "westeurope"}, "EMISSIONS_REGOIN"),
+        ({"EMISSIONS_CONFIG": "/there/is/none.toml"}, "/there/is/none.toml"),
+    ],
+)
+def test_a_pod_with_a_bad_setting_has_a_sidecar_that_stands_by(
+    pod: Pod, bad: dict[str, str], told: str
+):
     """One that ended would hold up the pod's other containers."""
     env = environment(
         POD_UID="11111111-2222-3333-4444-555555555555",
         EMISSIONS_LISTEN="127.0.0.1:0",
-        EMISSIONS_REGOIN="westeurope",
         EMISSIONS_TERMINATION_LOG=str(pod.message),
+        **bad,
     )
     with Running("run", log=pod.log, env=env) as running:
         assert pod.ask(running, "/healthz") == (200, "ok\n")
@@ -297,7 +306,7 @@ def test_a_pod_with_a_bad_setting_has_a_sidecar_that_stands_by(pod: Pod):
         outcome = running.end()
     assert outcome.code == 0
     assert "nothing is metered: " in outcome.stderr
-    assert "EMISSIONS_REGOIN" in outcome.stderr
+    assert told in outcome.stderr
     assert pod.told()["reason"] == "settings"
 
 
