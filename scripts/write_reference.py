@@ -225,7 +225,7 @@ def settings_page() -> str:
         "pod are used where no setting speaks; `emissions/interval` also where only the environment "
         "does, for that is the cluster's default. See [record](record.md) for what is recorded.\n\n"
         "In a pod (`POD_UID` is set) `run` does not end at a bad setting: it says so, meters nothing, "
-        "and waits for its signal (then exit code 2), so that the pod's other containers start.",
+        "and waits for its signal (exit code 0), so that the pod's other containers start.",
         "## Carbon intensity over time\n\n`run`, `exec`, `detect`, `when`, `collector`. See "
         "[set the carbon intensity](../how-to/set-the-carbon-intensity.md).",
         _settings_table("intensity"),

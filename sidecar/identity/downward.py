@@ -49,6 +49,9 @@ _VARIABLES: Final = (
     ("pod_uid", "POD_UID"),
     ("node", "NODE_NAME"),
 )
+WORKLOAD_VARIABLE: Final = "POD_WORKLOAD"
+"""Kind and name of what controls the pod: not of the downward API, but of the injector."""
+
 _REGION_VARIABLE: Final = "NODE_REGION"
 _HOST_VARIABLE: Final = "HOST_IP"
 _FILES: Final = (("pod", "name"), ("namespace", "namespace"), ("pod_uid", "uid"))
@@ -104,6 +107,7 @@ def read_podinfo(environ: Mapping[str, str], directory: Path = PODINFO_DIR) -> P
         reader.refuse(str(directory), "no such directory: labels and annotations stay unknown")
     _take_annotations(reader, annotations)
     _take_labels(reader, labels)
+    reader.take("workload", reader.variable(WORKLOAD_VARIABLE), WORKLOAD_VARIABLE)
     _take_region(reader, Sourced(reader.variable(_REGION_VARIABLE) or "", _REGION_VARIABLE))
     return PodInfo(reader.findings, labels, annotations, host_ip, reader.told())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from sidecar.identity.bounded import read_bounded, reason, shown
+from sidecar.identity.downward import WORKLOAD_VARIABLE
+from sidecar.injector.azureml import HANDED_ON
 from sidecar.injector.pod_requests import REQUEST_VARIABLES
 from sidecar.injector.pod_shape import JsonObject, as_object, object_at, objects_at
 from sidecar.settings import SettingsError, load_settings
@@ -15,6 +17,8 @@ from sidecar.settings import SettingsError, load_settings
 _MAX_BYTES: Final = 1024**2
 _SERVICE: Final = re.compile(r"https?://[^/:]+\.svc(?:[.:/]|$)")
 """An address by the name of a Kubernetes service: `http://NAME.NAMESPACE.svc`."""
+
+_INJECTED_VARIABLES: Final = (*REQUEST_VARIABLES, WORKLOAD_VARIABLE, *HANDED_ON)
 
 _KEYS: Final = frozenset({"container", "volumes", "mountPath", "version"})
 
@@ -148,8 +152,10 @@ def _check_environment(container: JsonObject) -> None:
     names = set(listed)
     if len(names) < len(listed):
         raise ValueError(f"container.env has a name twice: {sorted(map(str, listed))}")
-    if not names.isdisjoint(REQUEST_VARIABLES):
-        raise ValueError(f"container.env must leave {', '.join(REQUEST_VARIABLES)} to the injector")
+    if not names.isdisjoint(_INJECTED_VARIABLES):
+        raise ValueError(
+            f"container.env must leave {', '.join(_INJECTED_VARIABLES)} to the injector"
+        )
     for variable in objects_at(container, "env"):
         _check_variable(variable)
     # A sidecar with a bad setting stands by: no pod would be metered, and each says it was injected.

@@ -12,9 +12,10 @@ from fractions import Fraction
 from typing import Any, Final, Self
 
 from sidecar.identity.bounded import shown
-from sidecar.identity.downward import valid_annotations
+from sidecar.identity.downward import WORKLOAD_VARIABLE, valid_annotations
 from sidecar.injector.azureml import run_variables
 from sidecar.injector.config import InjectConfig
+from sidecar.injector.owner import workload_of
 from sidecar.injector.patch import Operation, append, patched, pointer, prepend, set_member
 from sidecar.injector.pod_nodes import is_for_windows, may_be_on_virtual_node
 from sidecar.injector.pod_requests import exact_quantity, pod_requests
@@ -325,7 +326,7 @@ class _Injection:
     ) -> None:
         self._spec = parts.spec
         self._labels = parts.labels
-        self._metadata = parts.metadata or {}
+        self._workload = workload_of(parts.metadata or {}, parts.labels)
         self._config = config
         self._valid = valid
         self._warnings = warnings
@@ -380,6 +381,7 @@ class _Injection:
                 if requests.may_hold_gpus or not str(one.get("name")).startswith("NVIDIA_")
             ),
             *({"name": name, "value": value} for name, value in requests.variables().items()),
+            *({"name": WORKLOAD_VARIABLE, "value": one} for one in (self._workload,) if one),
             *run_variables(self._spec, self._labels),
         ]
         if _bounds_storage(self._spec):

@@ -161,6 +161,19 @@ def test_the_workload_is_read_from_labels_in_order(
     assert (found.value if found else None) == workload
 
 
+@pytest.mark.parametrize(
+    ("labels", "workload"), [({}, "PyTorchJob/bert"), ({"app.kubernetes.io/name": "bert"}, "bert")]
+)
+def test_what_controls_the_pod_is_the_workload_where_no_label_names_it(
+    tmp_path: Path, labels: dict[str, str], workload: str
+) -> None:
+    environ = {**INJECTED, "POD_WORKLOAD": "PyTorchJob/bert"}
+    found = read_podinfo(environ, write_podinfo(tmp_path, labels)).findings["workload"]
+    assert found.value == workload
+    assert not labels or "label" in found.source
+    assert labels or found.source == "downward-api:POD_WORKLOAD"
+
+
 def test_the_run_of_azureml_is_read_from_its_label(tmp_path: Path) -> None:
     write_podinfo(tmp_path, {"ml.azure.com/run-id": "run_7"})
     assert read_podinfo(INJECTED, tmp_path).findings["run_id"].value == "run_7"

@@ -150,9 +150,22 @@ ANNOTATIONS = st.fixed_dictionaries(
         "io.katacontainers.config.agent.policy": TEXT,
     },
 )
+OWNERS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "apiVersion": st.just("apps/v1"),
+            "kind": st.sampled_from(["ReplicaSet", "ReplicaSet", "Job", "PyTorchJob"]),
+            "name": st.sampled_from(["serve-7d4b9", "serve-7d4b9", "-7d4b9", "bert", "7d4b9"]),
+            "uid": st.just("u"),
+        },
+        optional={"controller": st.booleans()},
+    ),
+    max_size=2,
+)
 LABELS = st.fixed_dictionaries(
     {},
     optional={
+        "pod-template-hash": st.sampled_from(["7d4b9", ""]),
         "azure.workload.identity/use": st.sampled_from(["true", "false"]),
         "ml.azure.com/run-id": st.just("brave_tooth"),
         "x": TEXT,
@@ -205,7 +218,13 @@ def pods(draw, resources=RESOURCES):
         )
     )
     metadata = st.fixed_dictionaries(
-        {}, optional={"annotations": maybe(ANNOTATIONS), "labels": maybe(LABELS), "name": NAMES}
+        {},
+        optional={
+            "annotations": maybe(ANNOTATIONS),
+            "labels": maybe(LABELS),
+            "name": NAMES,
+            "ownerReferences": maybe(OWNERS),
+        },
     )
     pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec}
     return pod | draw(st.fixed_dictionaries({}, optional={"metadata": maybe(metadata)}))

@@ -193,6 +193,34 @@ def test_the_sidecar_reads_quantities_alike(number, suffix) -> None:
     assert parse_quantity(text) == pytest.approx(float(exact_quantity(text)))
 
 
+def owned(kind, name, *, controller=True, labels=None):
+    owner = {"kind": kind, "name": name, "uid": "u", "controller": controller}
+    given = pod()
+    given["metadata"] |= {"ownerReferences": [owner], "labels": labels or {}}
+    return given
+
+
+@pytest.mark.parametrize(
+    ("given", "workload"),
+    [
+        (owned("Job", "tune-28912340"), "Job/tune-28912340"),
+        (owned("PyTorchJob", "bert"), "PyTorchJob/bert"),
+        (
+            owned("ReplicaSet", "serve-7d4b9c6f5", labels={"pod-template-hash": "7d4b9c6f5"}),
+            "Deployment/serve",
+        ),
+        (owned("ReplicaSet", "serve-7d4b9c6f5"), "ReplicaSet/serve-7d4b9c6f5"),
+        (owned("ReplicaSet", "other", labels={"pod-template-hash": "7d"}), "ReplicaSet/other"),
+        (owned("StatefulSet", "a-b", labels={"pod-template-hash": "b"}), "StatefulSet/a-b"),
+        (owned("Job", "tune", controller=False), None),
+        (owned("Job", None), None),
+        (pod(), None),
+    ],
+)
+def test_the_workload_is_what_controls_the_pod(given, workload) -> None:
+    assert environment(given).get("POD_WORKLOAD") == workload
+
+
 def test_a_volume_of_raw_blocks_is_not_taken_for_the_records() -> None:
     container = {"volumeDevices": [{"name": "disk", "devicePath": "/dev/x"}]}
     volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]

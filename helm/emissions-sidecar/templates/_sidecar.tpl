@@ -59,7 +59,7 @@ What depends on the pod is added by the injector, or by the policy.
 {{- $given = append $given .name -}}
 {{- end -}}
 {{- range $given -}}
-{{- if or (gt (index $times .) 1) (regexMatch "^(EMISSIONS_REQUESTS_(CPU|MEMORY|GPU)|NVIDIA_.*)$" .) -}}
+{{- if or (gt (index $times .) 1) (regexMatch "^(EMISSIONS_REQUESTS_(CPU|MEMORY|GPU)|NVIDIA_.*|POD_WORKLOAD|AZUREML_.*)$" .) -}}
 {{- fail (printf "sidecar.extraEnv: %s is the chart's own to set; remove it" .) -}}
 {{- end -}}
 {{- end -}}
