@@ -18,7 +18,7 @@ from sidecar.codecarbon_config import (
     toml_lines,
 )
 from sidecar.durable_file import write_new
-from sidecar.settings import SettingsError
+from sidecar.settings import SettingsError, environment_name
 from sidecar.settings_file import places, read_named
 
 FILES: Final = "files"
@@ -65,6 +65,9 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _list_files() -> int:
+    named = os.environ.get(environment_name("config"))
+    if named:
+        print(f"EMISSIONS_CONFIG names {named}: no other is read")
     for place in places(os.environ, Path()):
         state = "there" if _is_there(place.path) else "not there"
         trust = "" if place.is_trusted else "; may not say where data or credentials go"

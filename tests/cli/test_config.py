@@ -88,3 +88,8 @@ def test_where_there_is_nothing_that_is_said(tmp_path, monkeypatch, capsys):
     code, _, told = run(capsys, "import-codecarbon")
     assert code == 2
     assert ".codecarbon.config" in told
+
+
+def test_a_file_that_the_environment_names_is_said_to_be_the_only_one(place, monkeypatch, capsys):
+    monkeypatch.setenv("EMISSIONS_CONFIG", "own.toml")
+    assert run(capsys, "files")[1].startswith("EMISSIONS_CONFIG names own.toml: no other is read")
