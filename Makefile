@@ -24,6 +24,10 @@ KERNEL := .cache/kernel/.installed
 # Transformers, Lightning and torch, in an environment of their own: what the callbacks are tried with.
 FRAMEWORKS := .cache/frameworks/.installed
 
+# kopf, a framework whose webhook server ours is measured beside; nothing of ours depends on it.
+KOPF_VERSION := 1.45.2
+KOPF := .cache/kopf/.installed-$(KOPF_VERSION)
+
 # Wheels that the tests build images from, without a network.
 WHEELHOUSE := .cache/wheelhouse/.installed
 
@@ -86,11 +90,13 @@ e2e: $(DEV) azurite helm wheelhouse ## Commands, faults and containers alone, en
 
 ##@ Measure
 
-.PHONY: bench
-bench: $(DEV) ## Cost of shipping; collector and webhook beside a bare endpoint and kopf
+.PHONY: bench kopf
+bench: $(DEV) $(KOPF) ## Cost of shipping; collector and webhook beside a bare endpoint and kopf
 	$(BIN)/python -m bench.shipping
 	$(BIN)/python -m bench.collector
 	$(BIN)/python -m bench.webhook
+
+kopf: $(KOPF) ## Install kopf in an environment of its own: what the webhook is measured beside
 
 ##@ Change
 
@@ -183,6 +189,13 @@ $(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
 	  -c constraints.txt --wheel-dir .cache/wheelhouse \
 	  setuptools '.[azure,blob,cli,collector,injector,node-meter,report]'
 	@rm -rf .cache/wheelhouse/emissions_sidecar-* build && touch $@
+
+$(KOPF): | $(DEV)
+	@rm -rf .cache/kopf
+	$(BIN)/python -m venv .cache/kopf
+	.cache/kopf/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  kopf==$(KOPF_VERSION) jsonpatch psutil
+	@touch $@
 
 $(KERNEL):
 	@rm -rf .cache/kernel && mkdir -p .cache/kernel
