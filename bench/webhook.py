@@ -1,7 +1,6 @@
 """The webhook beside a kopf webhook with the same handler, in the same run.
 
-    python -m venv .cache/kopf && .cache/kopf/bin/pip install kopf jsonpatch psutil
-    python -m bench.webhook
+    make kopf && python -m bench.webhook
 
 Both are processes of their own, serve https with the same certificate, and get the same reviews of
 three pods over kept connections, turn by turn. kopf runs as in an operator, from its HTTP server to
@@ -88,19 +87,27 @@ def servers(kopf_python: Path) -> Iterator[list[Server]]:
         context = ssl.create_default_context(cafile=str(pair.cert_file))
         tls = ("--tls-cert", pair.cert_file, "--tls-key", pair.key_file)
         ours = (sys.executable, "-c", _OURS, "--config", CONFIG, "--log-level", "warning", *tls)
-        paths = {"webhook": "/mutate/namespace?timeout=3s", "kopf": "/inject?timeout=3s"}
-        commands: dict[str, tuple[str | Path, ...]] = {"webhook": ours}
+        commands: dict[tuple[str, str], tuple[str | Path, ...]]
+        commands = {("webhook", "/mutate/namespace?timeout=3s"): ours}
         if kopf_python.exists():
-            commands["kopf"] = (kopf_python, "-m", "bench.kopf_webhook", "--config", CONFIG, *tls)
+            kopf = (kopf_python, "-m", "bench.kopf_webhook", "--config", CONFIG, *tls)
+            commands[kopf_name(kopf_python), "/inject?timeout=3s"] = kopf
         else:
             print(f"no {kopf_python}: the webhook alone; see --help", file=sys.stderr)
         started = []
-        for name, command in commands.items():
+        for (name, path), command in commands.items():
             port = free_port()
             process = stack.enter_context(_running([*command, "--listen", f"127.0.0.1:{port}"]))
             wait_for(port, process)
-            started.append(Server(name, process.pid, port, paths[name], context))
+            started.append(Server(name, process.pid, port, path, context))
         yield started
+
+
+def kopf_name(python: Path) -> str:
+    """Return `kopf` with its version."""
+    code = "import importlib.metadata as m; print('kopf', m.version('kopf'))"
+    run = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.strip()
 
 
 @contextmanager
