@@ -72,7 +72,7 @@ def usage() -> str:
             f"  {PROGRAM} estimate --vm-size Standard_NC24ads_A100_v4 --region westeurope --hours 1",
             f"  {PROGRAM} report ./emissions",
             "",
-            f"'{PROGRAM} COMMAND --help' tells more; settings are flags > EMISSIONS_* > files > defaults.",
+            f"'{PROGRAM} COMMAND --help' tells more; settings: flags > EMISSIONS_* > files > defaults.",
         )
     )
 
