@@ -128,8 +128,9 @@ def test_a_directory_without_a_report_is_told(tmp_path):
 
 
 def test_ctrl_c_ends_it(directory):
-    code = "import sys; from pathlib import Path; from sidecar.report.serve import serve; "
-    code += "serve(Path(sys.argv[1]))"
+    code = "import signal, sys; from pathlib import Path; from sidecar.report.serve import serve; "
+    # Whoever runs the tests in the background may have Ctrl-C ignored, which is inherited.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler); serve(Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(directory)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
