@@ -478,11 +478,12 @@ class Agent:
     def _complete_early_windows(self, *, is_last: bool = False) -> None:
         """Write the early records anew, once, when the late sources have spoken.
 
-        The last time, a carbon intensity that has not come yet is not waited for.
+        The last time none is waited for: one may have spoken that the others have not.
         """
         if self._early is None:
             return
-        if not (self._parts.identity.current().settled if is_last else self._is_settled()):
+        knows_more = self._parts.identity.current().settled or self._parts.intensity is not None
+        if not (knows_more if is_last else self._is_settled()):
             return
         early, self._early = self._early, None
         outbox, _ = self._opened()

@@ -1,6 +1,7 @@
 """The loop and carbon intensity over time: each window takes what held in it, and never waits for it."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -248,6 +249,20 @@ def test_who_and_where_are_completed_at_the_end_though_no_intensity_came(
     identities.answer(region="uksouth")
     agent.close("test over")
     assert {row["region"] for row in records(tmp_path)} == {"uksouth"}
+
+
+def test_a_run_that_ends_before_who_and_where_is_told_has_its_intensity(
+    make_agent, machine, identities, tmp_path
+):
+    machine.wall_s = HOUR_S
+    identities.resolution = replace(identities.resolution, settled=False)
+    feed = Answered(100, settled=False)
+    agent = make_agent(feed)
+    agent.open()
+    agent.run(ticks(machine, 600.0))
+    feed.settled.set()
+    agent.close("test over")
+    assert {row["carbon_intensity_kind"] for row in records(tmp_path)} == {"observed"}
 
 
 @pytest.mark.parametrize("fault", [hang, respond(500)], ids=["hangs", "fails"])
