@@ -212,11 +212,16 @@ class _Parts:
         rendered = chart()
         pods = [
             Target(f"{pod.address}:80", _meta(pod.namespace, pod.name) | {
-                "pod_ip": pod.address, "pod_container_name": "emissions-sidecar",
+                "pod_ip": pod.address, "pod_host_ip": "10.0.0.1",
+                "pod_container_name": "emissions-sidecar",
             })
             for pod in PODS
         ]  # fmt: skip
-        # A container that is none of ours is not scraped.
+        # Neither a container that is none of ours is scraped, nor a pod on the node's network.
+        pods.append(Target("127.0.0.1:1", _meta("team-a", "on-node") | {
+            "pod_ip": "10.0.0.1", "pod_host_ip": "10.0.0.1",
+            "pod_container_name": "emissions-sidecar",
+        }))  # fmt: skip
         pods.append(Target("127.0.0.1:1", _meta("team-a", "train-0") | {
             "pod_ip": "127.0.0.1", "pod_container_name": "train",
         }))  # fmt: skip

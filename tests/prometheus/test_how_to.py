@@ -35,10 +35,15 @@ def test_the_scrape_configuration_finds_the_sidecar_of_a_pod(tmp_path: Path) -> 
                 "__meta_kubernetes_namespace": "team-a",
                 "__meta_kubernetes_pod_name": "train-0",
                 "__meta_kubernetes_pod_ip": address,
+                "__meta_kubernetes_pod_host_ip": host,
                 "__meta_kubernetes_pod_container_name": container,
             },
         }
-        for container in ("train", "emissions-sidecar")
+        for container, host in (
+            ("train", "10.0.0.1"),
+            ("emissions-sidecar", "10.0.0.1"),
+            ("emissions-sidecar", address),  # on the node's network
+        )
     ]
     text = 'emissions_info{namespace="x",project="vision"} 1\n'
     with telling(address, text), Prometheus(tmp_path, [job]) as prometheus:
