@@ -6,8 +6,9 @@ Whatever is wrong with the settings is told here, before anything is metered.
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from sidecar.agent import Parts
 from sidecar.carbon.intensity import IntensityFeed
@@ -45,16 +46,18 @@ def assemble(
     purpose: Purpose,
     *,
     owns_process: bool = True,
+    tables: Callable[[Path | None], Catalogue] = Catalogue,
 ) -> Parts:
     """Wire identity, meters and catalogue for these settings. Raises SettingsError.
 
     `environ` is where the downward API and AzureML speak from, and the GPU selection where the
-    setting is silent. `owns_process` is False in a program that is metered from within.
+    setting is silent. `owns_process` is False in a program that is metered from within; `tables` opens
+    the catalogue.
     """
     with _blamed(settings, "requests_cpu", "requests_memory", "requests_gpu"):
         reservation = _reservation(settings)
     with _blamed(settings, "vm_sizes_file"):
-        catalogue = Catalogue(settings.vm_sizes_file)
+        catalogue = tables(settings.vm_sizes_file)
     with _blamed(settings, "project", "region"):
         resolver = IdentityResolver(_resolver_config(settings, environ))
     refuse_unknown_country(settings, catalogue)
@@ -129,9 +132,9 @@ def pod_ladder(
 ) -> PodLadder:
     """Return how the pod's part is found: the sources to try, and the one that always answers.
 
-    `auto`: a command, or a program from within, is metered by its process tree, unless it is a managed AzureML job, which has
-    the VM for itself; a sidecar takes the best source that answers, then the share of the pod's
-    requests, the whole node where none are told. Raises SettingsError.
+    `auto`: a command, or a program from within, is metered by its process tree, unless it is a managed
+    AzureML job, which has the VM for itself; a sidecar takes the best source that answers, then the
+    share of the pod's requests, the whole node where none are told. Raises SettingsError.
     """
     wanted = settings.attribution
     if wanted == "process-tree" and purpose == "run":

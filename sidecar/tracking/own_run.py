@@ -1,6 +1,7 @@
 """A run of the engine inside of the program that it meters: settings, start, questions, end."""
 
 import atexit
+import functools
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Final, Self
 
 from sidecar.agent import Agent, IdentitySource, RunSoFar
 from sidecar.assembly import assemble
+from sidecar.catalogue.remembering import RememberingCatalogue
 from sidecar.identity.fields import Resolution
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.metering import Metering, patience_s
@@ -65,11 +67,15 @@ def _sound(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class KnownPlaces:
-    """Who and where this process is, for one run after the other: asked for once, waited for once."""
+    """Who and where this process is, for one run after the other: asked for once, waited for once.
+
+    `tables` gives the catalogue, which is asked the same in each run.
+    """
 
     def __init__(self) -> None:
         self._config: ResolverConfig | None = None
         self._place: IdentitySource | None = None
+        self.tables = functools.lru_cache(1)(RememberingCatalogue)
 
     def kept(self, resolver: IdentitySource) -> IdentitySource:
         """Return the one that was asked before, where this one would ask the same."""
@@ -130,7 +136,7 @@ class OwnRun:
         if not keeps_files:  # whoever keeps them ships and shows them, too
             settings = replace(settings, transport="none", export=())
         try:
-            parts = assemble(settings, environ, "program", owns_process=False)
+            parts = assemble(settings, environ, "program", owns_process=False, tables=places.tables)
             csv = None if temporary else _csv_file(plan, settings)
             identity = places.kept(parts.identity)
             agent = Agent(replace(parts, identity=identity, phases=clock, emissions_csv=csv))
