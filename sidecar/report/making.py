@@ -15,10 +15,12 @@ from sidecar.report.duckdb_engine import DuckDBEngine
 from sidecar.report.engine import Engine, totals
 from sidecar.report.figures.budget import Budget
 from sidecar.report.figures.details import ProjectDetails, project_details
+from sidecar.report.figures.details import project_details
 from sidecar.report.figures.inputs import PodsLookedUp, ReadFacts, ReportInputs
 from sidecar.report.figures.model import report_model
 from sidecar.report.figures.reconcile import AzureExport
 from sidecar.report.files import write_report_files
+from sidecar.report.page.site import PROJECT_PAGES_MAX
 from sidecar.report.page.write import write_pages
 from sidecar.report.places import Place
 from sidecar.report.tracked_pods import TrackedPod
@@ -67,7 +69,9 @@ class Made:
     def write(self, out: Path) -> list[Path]:
         """Write tables, summary and pages below a directory; returns the files. Raises OSError."""
         written = write_report_files(out, self.inputs, self.model)
-        return [*written, *write_pages(self.model, out)]
+        projects = [row["project"] for row in self.model["projects"][:PROJECT_PAGES_MAX]]
+        details = project_details(self.inputs.tables, projects)
+        return [*written, *write_pages(self.model, out, details)]
 
 
 def make_report(places: Sequence[Place], asked: Asked) -> Made:

@@ -1,20 +1,25 @@
-"""The compact cube that the page filters: sums by project, period and region, column by column."""
+"""The compact cube that the page filters: sums by project, period and region, column by column.
+
+It is made of the document's cells (`sidecar.report.figures.cells`), which sum to the total; and so do
+the sums of the cube, however few projects it names and however long its periods are.
+"""
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sidecar.report.page.reading import Mapped, key_of, number, rows, table, text, total
+from sidecar.report.page.reading import Mapped, key_of, number, table, text, total
 
-CUBE_BYTES_MAX: Final = 600_000
+CUBE_BYTES_MAX: Final = 450_000
 
 MEASURES: Final = (
     "emissions_g",
     "emissions_low_g",
     "emissions_high_g",
     "energy_kwh",
+    "facility_energy_kwh",
     "cpu_energy_kwh",
     "ram_energy_kwh",
     "gpu_energy_kwh",
@@ -27,41 +32,35 @@ MEASURES: Final = (
 )
 """What the page shows of a selection; `src/cube.js` names the same."""
 
-_DETAILS: Final = ((400, "day"), (100, "day"), (100, "month"), (30, "month"), (10, "month"))
+_DETAILS: Final = (
+    *((400, "day"), (100, "day"), (25, "day")),
+    *((100, "month"), (30, "month"), (10, "month"), (0, "month")),
+)
 """How many projects by name and how long a period, from fine to coarse; the first that fits."""
 
 _BYTES_OF_A_ROW: Final = 40
 """Less than any row takes: a cube of more rows need not be made to see that it is too large."""
 
+_OTHERS: Final = 10**9
+"""The place of all projects that have none of their own."""
+
 Key = tuple[int, str, str]
-Shares = tuple[tuple[str, float], ...]
 Amounts = tuple[float | None, ...]
 
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class _Day:
-    """A row of one project and day, and the regions it is shared out to."""
-
-    project: int
-    day: str
-    regions: Shares
-    row: Mapped
-
-
-@dataclass(frozen=True, slots=True)
 class Cube:
     """The cube as JSON types, and how coarse it had to be.
 
-    `named` projects stand for themselves, the index `named` for all others together (None: all are
-    named). `is_shared_out` tells that days were split over regions by each project's totals.
+    `named` projects stand for themselves, the index `named` for all others together; None where all
+    are named.
     """
 
     mapping: Mapping[str, Any]
     regions: tuple[str, ...]
     named: int | None
-    is_shared_out: bool
 
     @property
     def period(self) -> str:
@@ -71,69 +70,47 @@ class Cube:
 
 def compact_cube(model: Mapped, projects: Sequence[Mapped], most: int) -> Cube:
     """Return the finest cube within `CUBE_BYTES_MAX`; at most so many projects, in order, by name."""
-    days, is_shared_out = _days(model, projects)
-    is_large = len(days) * _BYTES_OF_A_ROW > CUBE_BYTES_MAX
-    cells: Iterable[tuple[Key, Amounts]] = _cells(days)
+    found = list(_cells(model, projects))
+    told_apart = _told_apart(model, projects)
+    is_large = len(found) * _BYTES_OF_A_ROW > CUBE_BYTES_MAX
+    cells: Iterable[tuple[Key, Amounts]] = found
     for count, period in _DETAILS[1:] if is_large else _DETAILS:
-        named = min(count, most)
+        named = min(count, most, told_apart)
         sums = _sums(cells, named, 7 if period == "month" else 10)
-        cube = _cube(sums, period, named if named < len(projects) else None)
+        has_others = named < len(projects) or any(place >= named for place, _, _ in sums)
+        cube = _cube(sums, period, named if has_others else None)
         if len(json.dumps(cube.mapping, separators=(",", ":"))) <= CUBE_BYTES_MAX:
             break
         cells = sums.items()  # coarser sums are made of these
-    return replace(cube, is_shared_out=is_shared_out)
+    return cube
 
 
-def _days(model: Mapped, projects: Sequence[Mapped]) -> tuple[list[_Day], bool]:
-    """Return rows by project and day, each with its regions, and whether days had to be shared out."""
+def _told_apart(model: Mapped, projects: Sequence[Mapped]) -> int:
+    """Return how many projects have cells of their own."""
+    cells = model.get("project_day_regions")
+    told = number(cells, "told_apart") if isinstance(cells, Mapping) else None
+    return len(projects) if told is None else min(len(projects), max(0, int(told)))
+
+
+def _cells(model: Mapped, projects: Sequence[Mapped]) -> Iterator[tuple[Key, Amounts]]:
+    """Yield the key (project, day, region) and the amounts of every cell; no day is the empty text."""
     places = {key_of(row, "project"): place for place, row in enumerate(projects)}
-    exact = table(model, "project_day_regions")
-    if exact:
-        return [
-            _Day(place, day, ((text(row, "region"), 1.0),), row)
-            for row in exact
-            if (place := _place(row, places)) is not None and (day := _day(row))
-        ], False
-    shares = [_region_shares(row) for row in projects]
-    days = [
-        _Day(place, day, shares[place], row)
-        for row in table(model, "project_days")
-        if (place := _place(row, places)) is not None and (day := _day(row))
-    ]
-    return days, any(len(parts) > 1 for parts in shares)
+    for row in table(model, "project_day_regions"):
+        key = (_place(row, places), _day(row), text(row, "region"))
+        yield key, tuple(number(row, name) for name in MEASURES)
 
 
-def _place(row: Mapped, places: Mapping[str | None, int]) -> int | None:
-    """Return the place of a row's project, which is named by it or by its place; None for others."""
+def _place(row: Mapped, places: Mapping[str | None, int]) -> int:
+    """Return the place of a row's project, which is named by it or by its place; else of all others."""
     project = row.get("project")
-    if isinstance(project, int):
-        return project if 0 <= project < len(places) else None
-    return places.get(key_of(row, "project"))
+    if isinstance(project, int) and not isinstance(project, bool):
+        return project if 0 <= project < len(places) else _OTHERS
+    return places.get(key_of(row, "project"), _OTHERS) if isinstance(project, str) else _OTHERS
 
 
 def _day(row: Mapped) -> str:
     day = text(row, "day")
     return day if _DAY.fullmatch(day) else ""
-
-
-def _region_shares(project: Mapped) -> Shares:
-    """Return a project's regions and their part of its energy."""
-    parts: dict[str, float] = {}
-    for row in rows(project, "regions"):
-        region = text(row, "region")
-        parts[region] = parts.get(region, 0.0) + max(0.0, number(row, "energy_kwh") or 0.0)
-    whole = sum(parts.values())
-    shares = ((region, part / whole if whole else 1 / len(parts)) for region, part in parts.items())
-    return tuple(shares) or (("", 1.0),)
-
-
-def _cells(days: Iterable[_Day]) -> Iterator[tuple[Key, Amounts]]:
-    """Yield the key (project, day, region) and the amounts of every row and region."""
-    for day in days:
-        amounts = tuple(number(day.row, name) for name in MEASURES)
-        for region, share in day.regions:
-            parts = (None if amount is None else amount * share for amount in amounts)
-            yield (day.project, day.day, region), tuple(parts)
 
 
 def _sums(
@@ -166,7 +143,7 @@ def _cube(sums: Mapping[Key, Amounts], kind: str, named: int | None) -> Cube:
     }
     for position, name in enumerate(MEASURES):
         columns[name] = [short(sums[key][position]) for key in keys]
-    return Cube(columns, regions, named, is_shared_out=False)
+    return Cube(columns, regions, named)
 
 
 def short(value: float | None) -> float | int | None:

@@ -52,6 +52,11 @@ def text(row: Mapped, key: str, otherwise: str = "", *, at_most: int = TEXT_CHAR
     return cut.encode("utf-8", "replace").decode("utf-8").translate(_NOT_SHOWN)
 
 
+def prose(row: Mapped, key: str, otherwise: str = "") -> str:
+    """Return a text that explains a figure: it may be longer than a name."""
+    return text(row, key, otherwise, at_most=PROSE_CHARACTERS_MAX)
+
+
 def key_of(row: Mapped, key: str) -> str | None:
     """Return a name by which rows are brought together: a whole text, None for anything else."""
     value = row.get(key)

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.report.figures.details import project_details
+from sidecar.report.figures.model import report_model
 from sidecar.report.page import write_pages
-from tests.report.page.realistic import realistic_model
+from tests.report.page.realistic import Scale, realistic_inputs
 
 AXE = Path(__file__).parents[3] / ".cache/page/node_modules/axe-core/axe.min.js"
 FLAGS = [
@@ -39,13 +41,30 @@ class Report:
 
 
 def write(directory: Path, model: dict[str, Any]) -> Report:
+    """Write the pages of a document, without the details of projects."""
     write_pages(model, directory)
+    return Report(directory, model)
+
+
+LAB = Scale()
+
+
+def write_realistic(directory: Path, scale: Scale = LAB) -> Report:
+    """Write the pages of a realistic report as the command does."""
+    inputs = realistic_inputs(scale)
+    model = report_model(inputs)
+    for name in ("runs.csv", "runs.parquet", "summary.json", "boamps.ndjson"):
+        (directory / name).write_text("there")
+    (directory / "boamps").mkdir()
+    (directory / "boamps" / f"{model['runs'][0]['slug']}.json").write_text("{}")
+    projects = [row["project"] for row in model["projects"]]
+    write_pages(model, directory, project_details(inputs.tables, projects))
     return Report(directory, model)
 
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory) -> Report:
-    return write(tmp_path_factory.mktemp("report"), realistic_model())
+    return write_realistic(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="session")
@@ -114,17 +133,30 @@ def many_projects_model(count: int) -> dict[str, Any]:
     amounts = {"emissions_g": 123.456, "emissions_low_g": 100.0, "emissions_high_g": 150.0}
     amounts |= {"energy_kwh": 0.5123, "cpu_energy_kwh": 0.2, "gpu_energy_kwh": 0.3123}
     names = [f"project-with-a-rather-long-name-{number:05}" for number in range(count)]
-    columns = ["project", "day", *amounts]
-    cells = [[place, day, *amounts.values()] for place in range(1_100) for day in days]
+    told_apart = min(count, 400)
+    columns = ["project", "day", "region", *amounts]
+    cells = [
+        [place, day, "westeurope", *amounts.values()] for place in range(told_apart) for day in days
+    ]
+    rest = count - told_apart
+    if rest:
+        others = [rest * each for each in amounts.values()]
+        cells += [[None, day, "westeurope", *others] for day in days]
+    whole = {name: amount * 90 * count for name, amount in amounts.items()}
     return {
-        "total": {name: amount * 90 * count for name, amount in amounts.items()},
+        "total": whole,
         "projects": [
             {"project": name, "slug": name, **{key: 90 * each for key, each in amounts.items()}}
-            | {"regions": [{"region": "westeurope", "energy_kwh": 1.0}]}
+            | {"regions": [{"region": "westeurope", **amounts}]}
             for name in names
         ],
         "runs": [
             {"project": name, "run": f"{name}-1", "slug": f"{name}-1", **amounts} for name in names
         ],
-        "project_days": {"columns": columns, "rows": cells},
+        "days": [
+            {"day": day, **{name: amount * count for name, amount in amounts.items()}}
+            for day in days
+        ],
+        "regions": [{"region": "westeurope", **whole}],
+        "project_day_regions": {"columns": columns, "told_apart": told_apart, "rows": cells},
     }

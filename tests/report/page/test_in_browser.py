@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.report.page.numbers import energy, mass
 from sidecar.report.serve import serving
-from tests.report.page.conftest import write
+from tests.report.page.conftest import write, write_realistic
 from tests.report.page.realistic import Scale, realistic_model
 
 pytestmark = pytest.mark.needs("chromium")
@@ -71,13 +71,13 @@ def test_a_filter_of_time_sums_the_days_within_it(visit, report):
     page.fill("#to", "2026-08-31")
     days = [row for row in report.model["days"] if row["day"].startswith("2026-08")]
     expected = mass(sum(row["emissions_g"] for row in days))
-    assert f"Selected: {expected} CO2e" in page.locator("#selection").inner_text()
+    assert f"Selected: {expected} CO₂e" in page.locator("#selection").inner_text()
 
 
 def test_a_filter_of_regions_leaves_those_alone(visit, report):
     page = visit(report.index)
     choose(page, "regions", "UK South", "France Central")
-    found = set(column(page, '[data-table="regions"]', 1))
+    found = set(page.locator('[data-table="regions"] tbody th bdi').all_inner_texts())
     assert found == {"UK South", "France Central"}
 
 
@@ -155,7 +155,7 @@ def test_one_drills_down_to_a_project_and_a_run_and_back(visit, report):
 
 def test_all_runs_are_shown_when_asked(visit, report):
     page = visit(report.index)
-    assert page.locator(f"{RUNS} tbody tr").count() == 25
+    assert page.locator(f"{RUNS} tbody tr").count() == 12
     page.get_by_role("button", name="Show all 300 runs").click()
     assert page.locator(f"{RUNS} tbody tr").count() == 300
 
@@ -210,7 +210,8 @@ def test_a_selection_of_unknown_quality_is_not_said_to_be_unmeasured(visit, tmp_
     day = {"project": "p", "day": "2026-01-01", "energy_kwh": 1.0, "emissions_g": 5.0}
     later = {**day, "day": "2026-01-02"}
     projects = [{"project": "p", "energy_kwh": 2.0, "energy_measured_kwh": 2.0}]
-    page = visit(write(tmp_path, {"projects": projects, "project_days": [day, later]}).index)
+    model = {"projects": projects, "project_day_regions": [day, later]}
+    page = visit(write(tmp_path, model).index)
     assert column(page, PROJECTS, 7) == ["100 %"]
     page.fill("#from", "2026-01-02")
     assert column(page, PROJECTS, 7) == ["–"]
@@ -402,6 +403,145 @@ def test_a_report_of_one_run_is_a_page(visit, tmp_path):
 
 def test_ten_thousand_projects_can_be_filtered(visit, many_projects):
     page = visit(many_projects.index)
-    assert "other projects" in page.locator("#projects").inner_text()
+    assert page.locator("#selection").inner_text().endswith("10,000 projects.")
     choose(page, "projects", many_projects.model["projects"][0]["project"])
-    assert "Selected: " in page.locator("#selection").inner_text()
+    assert "1 of 10,000 projects" in page.locator("#selection").inner_text()
+    choose(page, "projects", "other projects")
+    assert "and 9,975 other projects together" in page.locator("#selection").inner_text()
+
+
+def test_all_other_projects_together_rank_last_and_flatten_no_bar(visit, many_projects):
+    page = visit(many_projects.index)
+    last = page.locator(f"{PROJECTS} tbody tr").last
+    assert "other projects" in last.inner_text()
+    names = page.locator('[data-chart="projects"] svg').text_content()
+    assert "other" not in names
+    assert "other projects come to" in page.locator("#projects-more").inner_text()
+    page.locator(f"{PROJECTS} thead button", has_text="Project").click()
+    assert "other projects" in page.locator(f"{PROJECTS} tbody tr").last.inner_text()
+
+
+def energies(page, table):
+    """Return the energies of a table in kWh, as its rows say them."""
+    sizes = {"Wh": 1e-3, "kWh": 1.0, "MWh": 1e3}
+    texts = page.locator(f'[data-table="{table}"] td[data-label="Energy"]').all_inner_texts()
+    return [float(value.replace(",", "")) * sizes[unit] for value, unit in map(str.split, texts)]
+
+
+@pytest.mark.parametrize("table", ["days", "regions", "components", "namespaces", "pools"])
+def test_what_a_table_shows_adds_up_to_the_headline(visit, report, table):
+    page = visit(report.index)
+    page.evaluate("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    page.evaluate(
+        "document.querySelectorAll('.panel').forEach((p) => p.classList.remove('hidden'))"
+    )
+    whole = report.model["total"]["energy_kwh"]
+    assert sum(energies(page, table)) == pytest.approx(whole, rel=5e-3)
+
+
+def test_the_emissions_of_a_region_are_its_own_whether_filtered_or_not(visit, report):
+    page = visit(report.index)
+    (row,) = (row for row in report.model["regions"] if row["region"] == "swedencentral")
+    cell = page.locator('[data-table="regions"] tr', has_text="Sweden Central").locator("td").first
+    assert cell.inner_text() == mass(row["emissions_g"])
+    choose(page, "regions", "Sweden Central")
+    assert cell.inner_text() == mass(row["emissions_g"])
+    assert mass(row["emissions_g"]) in page.locator("#selection").inner_text()
+
+
+def test_a_project_page_has_its_own_days_hours_and_experiments(visit, report):
+    page = visit(report.first("projects"))
+    for chart in ("energy-days", "emissions-days", "components", "idle", "hours"):
+        assert page.locator(f'[data-chart="{chart}"] svg').count() == 1, chart
+    assert page.locator('[data-table="experiments"] tbody tr').count() == 4
+
+
+def test_tabs_show_one_group_at_a_time_and_are_moved_with_arrows(visit, report):
+    page = visit(report.index)
+    tabs = page.get_by_role("tab")
+    assert tabs.all_inner_texts() == ["Namespace", "Workload", "Node pool", "Experiment"]
+    assert page.locator("#by-namespaces").is_visible()
+    tabs.first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert focused(page) == "Experiment"
+    assert page.locator("#by-experiments").is_visible()
+    assert not page.locator("#by-namespaces").is_visible()
+
+
+def test_a_source_of_the_map_is_one_click_away_though_folded(visit, report):
+    page = visit(report.index)
+    page.locator("#map details.rows summary").click()
+    link = page.locator('[data-table="map"] a.ref').first
+    target = link.get_attribute("href")
+    link.click()
+    page.wait_for_function(f"document.querySelector('{target}').checkVisibility()")
+
+
+def test_the_bar_of_sections_stays_and_says_where_one_is(visit, report):
+    page = visit(report.index)
+    page.locator("nav.sections a", has_text="Map").click()
+    page.wait_for_selector('nav.sections a[aria-current]:has-text("Map")')
+    assert page.locator("nav.sections").bounding_box()["y"] == 0
+
+
+EDGES = """(name) => {
+    const host = document.querySelector(`[data-chart="${name}"]`);
+    const edges = (selector) => [...host.querySelectorAll(selector)].map((node) => {
+        const { left, right } = node.getBoundingClientRect();
+        return [left, right];
+    });
+    return { bars: edges("rect, path"), texts: edges("svg text") };
+}"""
+
+
+def test_labels_of_a_bar_stay_within_their_part(visit, report):
+    page = visit(report.index)
+    for name in ("components", "idle"):
+        found = page.evaluate(EDGES, name)
+        for left, right in found["texts"]:
+            assert any(start <= left and right <= end for start, end in found["bars"]), name
+
+
+SHORT = Scale(projects=1, runs=1, days=1, regions=1)
+
+
+def test_a_report_of_one_day_is_a_column_and_no_slab(visit, tmp_path):
+    page = visit(write_realistic(tmp_path, SHORT).index)
+    chart = page.locator('[data-chart="energy-days"] svg')
+    assert chart.bounding_box()["width"] < 300
+    axis = chart.text_content()
+    assert "24 Sep" in axis
+    assert "AM" not in axis
+
+
+def test_there_is_nothing_to_filter_in_one_project_of_one_day(visit, tmp_path):
+    page = visit(write_realistic(tmp_path, SHORT).index)
+    assert page.locator("#filters").count() == 0
+
+
+MOMENTS = {
+    "step_s": 5,
+    "columns": ["project", "start", "energy_kwh", "cpu_energy_kwh", "emissions_g"],
+    "rows": [
+        [0, f"2026-09-23T07:00:{second:02}.000Z", 1e-5, 1e-5, 0.003] for second in range(0, 30, 5)
+    ],
+}
+
+
+def test_a_report_of_seconds_goes_by_seconds(visit, tmp_path):
+    model = realistic_model(SHORT) | {"moments": MOMENTS}
+    page = visit(write(tmp_path, model).index)
+    axis = page.locator('[data-chart="energy-days"] svg').text_content()
+    assert "07:00:10" in axis
+    assert "Wh per 5 s" in axis
+    page.locator("#time details summary").click()
+    assert page.locator('[data-table="days"] tbody tr').count() == 6
+    assert "0.01 Wh" in page.locator('[data-table="days"]').inner_text()
+
+
+def test_a_phone_chooses_from_a_list_what_to_sort_by(visit, report):
+    page = visit(report.index, viewport=PHONE)
+    page.locator(f"{PROJECTS} select").select_option(label="Project")
+    names = page.locator(f"{PROJECTS} tbody th a").all_inner_texts()
+    assert names == sorted(names)
+    assert page.evaluate("document.documentElement.scrollHeight") < 14_000

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.report.page import write_pages
 from sidecar.report.page.render import embedded_json
-from sidecar.report.page.write import PROJECT_PAGES_MAX, RUN_PAGES_MAX
+from sidecar.report.page.site import PROJECT_PAGES_MAX, RUN_PAGES_MAX
 from tests.report.page.conftest import many_projects_model, write
 from tests.report.page.realistic import Scale, realistic_model
 
@@ -22,6 +22,14 @@ def embedded(path):
         r'<script type="application/json" id="report">(.*?)</script>', html, re.DOTALL
     )
     return json.loads(match[1])
+
+
+def rows_of(table):
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+
+
+def summed(rows, name="emissions_g"):
+    return sum(row[name] or 0.0 for row in rows)
 
 
 def test_there_is_a_page_for_all_one_per_project_and_one_per_run(report):
@@ -41,14 +49,79 @@ def test_with_ten_thousand_projects_no_page_is_too_large(many_projects):
     assert max(sizes) < LARGEST_PAGE
 
 
-def test_the_projects_that_are_not_told_apart_are_summed_up(many_projects):
+def test_the_projects_that_are_not_listed_are_summed_up(many_projects):
     found = embedded(many_projects.directory / "index.html")
-    others = found["projects"][-1]
-    named = len(found["projects"]) - 1
-    assert others["name"] == f"{10_000 - named:,} other projects"
-    assert others["totals"]["emissions_g"] == pytest.approx(
-        (10_000 - named) * 90 * 123.456, rel=1e-4
-    )
+    listed = len(found["projects"]["rows"])
+    assert listed > 500
+    assert found["others"]["name"] == f"{10_000 - listed:,} other projects"
+    expected = (10_000 - listed) * 90 * 123.456
+    assert found["others"]["emissions_g"] == pytest.approx(expected, rel=1e-4)
+    page = (many_projects.directory / "index.html").read_text()
+    assert f"The {listed:,} largest of 10,000 projects are listed" in page
+
+
+def test_pages_that_only_the_largest_have_are_told(many_projects):
+    page = (many_projects.directory / "index.html").read_text()
+    assert f"The {PROJECT_PAGES_MAX:,} largest have a page of their own." in page
+    assert f"The {RUN_PAGES_MAX:,} largest have a page of their own." in page
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["lab", "ten thousand projects"])
+@pytest.mark.parametrize("name", ["emissions_g", "energy_kwh", "emissions_high_g"])
+def test_whatever_the_page_adds_up_comes_to_the_total(report, many_projects, many, name):
+    made = many_projects if many else report
+    found, whole = embedded(made.directory / "index.html"), made.model["total"][name]
+    others = [found["others"]] if found["others"] else []
+    for sums in (
+        summed(rows_of(found["days"]), name),
+        summed(rows_of(found["regions_used"]), name),
+        summed(rows_of(found["projects"]), name) + summed(others, name),
+        sum(amount or 0.0 for amount in found["cube"][name]),
+        found["total"][name],
+    ):
+        assert sums == pytest.approx(whole, rel=2e-4)
+
+
+def test_the_regions_of_the_page_are_those_of_the_report(report):
+    found = rows_of(embedded(report.directory / "index.html")["regions_used"])
+    expected = {row["display_name"]: row["emissions_g"] for row in report.model["regions"]}
+    assert {row["name"]: row["emissions_g"] for row in found} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("table", ["days", "regions_used", "runs", "experiments"])
+def test_every_table_of_a_project_comes_to_its_total(report, table):
+    for row in report.model["projects"]:
+        found = embedded(report.directory / "projects" / f"{row['slug']}.html")
+        sums = summed(rows_of(found[table]))
+        assert sums == pytest.approx(row["emissions_g"], rel=2e-4), row["project"]
+
+
+def test_the_heat_map_of_a_project_comes_to_its_total(report):
+    row = report.model["projects"][0]
+    found = embedded(report.directory / "projects" / f"{row['slug']}.html")
+    assert summed(found["hours"]) == pytest.approx(row["emissions_g"], rel=2e-4)
+
+
+@pytest.mark.parametrize("group", ["namespaces", "workloads", "pools", "experiments"])
+def test_each_group_comes_to_the_total(report, group):
+    found = embedded(report.directory / "index.html")["groups"][group]
+    assert summed(rows_of(found)) == pytest.approx(report.model["total"]["emissions_g"], rel=2e-4)
+
+
+def test_files_that_are_there_are_offered_and_no_others(report):
+    page = (report.directory / "index.html").read_text()
+    found = re.findall(r'<a href="([^"]+)" download>', page)
+    assert found == ["runs.csv", "runs.parquet", "summary.json", "boamps.ndjson"]
+    run = report.model["runs"][0]["slug"]
+    assert f'href="../boamps/{run}.json"' in (report.directory / f"runs/{run}.html").read_text()
+    other = report.model["runs"][1]["slug"]
+    assert "../boamps/" not in (report.directory / f"runs/{other}.html").read_text()
+
+
+def test_without_files_there_is_no_section_of_them(tmp_path):
+    page = (write(tmp_path, realistic_model(SMALL)).directory / "index.html").read_text()
+    assert 'id="data"' not in page
+    assert 'href="#data"' not in page
 
 
 def test_the_longest_names_of_the_costliest_characters_fit_too(tmp_path):
@@ -114,6 +187,45 @@ def test_only_https_addresses_become_links(tmp_path):
     assert "Evil" in page
 
 
+@pytest.mark.parametrize("folder", ["projects", "runs"])
+def test_pages_of_projects_and_runs_name_the_sources_they_rest_on(report, folder):
+    page = next((report.directory / folder).iterdir()).read_text()
+    references = set(re.findall(r'href="#source-([0-9]+)"', page))
+    assert references
+    assert references <= set(re.findall(r'id="source-([0-9]+)"', page))
+    assert "Microsoft FY25" in page
+
+
+@pytest.mark.parametrize("folder", ["projects", "runs"])
+def test_every_page_can_be_jumped_through(report, folder):
+    page = next((report.directory / folder).iterdir()).read_text()
+    linked = re.findall(r'<li><a href="#([a-z]+)"', page)
+    assert len(linked) >= 5
+    assert set(linked) <= set(re.findall(r'id="([a-z]+)"', page))
+
+
+def test_no_pue_is_said_where_none_was_applied(tmp_path):
+    factors = [{"region": None, "pue": None, "energy_kwh": 2.0}]
+    project = {"project": "p", "slug": "p", "facility_energy_kwh": 2.0, "factors": factors}
+    page = (write(tmp_path, {"projects": [project]}).directory / "projects/p.html").read_text()
+    assert "2 kWh: no PUE was applied, the region is not known" in page
+    assert "with cooling" not in page
+
+
+def test_a_region_that_is_not_known_is_told_with_what_to_do(tmp_path):
+    total = {"energy_kwh": 2.0, "energy_world_kwh": 1.0}
+    page = (write(tmp_path, {"total": total}).directory / "index.html").read_text()
+    assert "Of 50 % of the energy the region is not known" in page
+    assert "EMISSIONS_REGION" in page
+
+
+def test_a_report_may_have_a_name_and_a_note(tmp_path):
+    made = write(tmp_path, realistic_model(SMALL) | {"title": "Lab X", "note": "Made up."})
+    for path in made.directory.rglob("*.html"):
+        assert '<p class="banner">Made up.</p>' in path.read_text()
+    assert "<h1>Lab X</h1>" in (made.directory / "index.html").read_text()
+
+
 def test_a_source_is_named_with_its_year_and_a_link(report):
     page = (report.directory / "index.html").read_text()
     assert 'href="https://github.com/thegreenwebfoundation/co2.js"' in page
@@ -130,13 +242,30 @@ def test_every_reference_leads_to_a_source(report):
 def test_every_section_that_is_linked_is_there(report):
     page = (report.directory / "index.html").read_text()
     linked = set(re.findall(r'<li><a href="#([a-z]+)"', page))
-    assert len(linked) == 11
+    assert len(linked) == 13
     assert linked <= set(re.findall(r'id="([a-z]+)"', page))
 
 
 def test_what_was_not_looked_up_is_said(tmp_path):
     write_pages({}, tmp_path)
     assert "was not looked up" in (tmp_path / "index.html").read_text()
+
+
+def test_why_pods_were_not_looked_up_is_said(tmp_path):
+    write_pages({"coverage": {"pods_failure": "403: <no> rights"}}, tmp_path)
+    assert "is not known: 403: &lt;no&gt; rights" in (tmp_path / "index.html").read_text()
+
+
+def test_pods_without_records_are_named_and_what_they_told_is_in_no_sum(report):
+    page = (report.directory / "index.html").read_text()
+    assert "64 pods that asked to be tracked: 61 with all their records, 2 with none" in page
+    assert "skipped: Windows pods are not metered" in page
+    assert "800 Wh and 155 g CO₂e, between 130 g and 190 g" in page
+    assert "It is in none of the sums" in page
+
+
+def test_silence_is_told(report):
+    assert "The last record is 2.5 days old." in (report.directory / "index.html").read_text()
 
 
 def test_a_budget_that_was_not_understood_is_said_with_its_reason(tmp_path):

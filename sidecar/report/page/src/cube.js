@@ -2,16 +2,27 @@
 // null = no record knew the amount; it is never counted as 0.
 
 export const MEASURES = [
-  "emissions_g", "emissions_low_g", "emissions_high_g", "energy_kwh", "cpu_energy_kwh",
-  "ram_energy_kwh", "gpu_energy_kwh", "cpu_reserved_idle_energy_kwh",
+  "emissions_g", "emissions_low_g", "emissions_high_g", "energy_kwh", "facility_energy_kwh",
+  "cpu_energy_kwh", "ram_energy_kwh", "gpu_energy_kwh", "cpu_reserved_idle_energy_kwh",
   "gpu_reserved_idle_energy_kwh", "gpu_hours", "energy_measured_kwh", "energy_estimated_kwh",
   "energy_modelled_kwh",
 ];
 
-export const plus = (a, b) => (a === null || a === undefined ? b : b === null ? a : a + b);
+export const isUnknown = (value) => value === null || value === undefined;
+export const plus = (a, b) => (isUnknown(a) ? (b ?? null) : isUnknown(b) ? a : a + b);
 
 function empty() {
   return Object.fromEntries(MEASURES.map((name) => [name, null]));
+}
+
+// Rows of a table that came as columns and rows.
+export function records(table) {
+  if (!table) return [];
+  return table.rows.map((row, key) => {
+    const made = { key };
+    table.columns.forEach((name, index) => (made[name] = row[index]));
+    return made;
+  });
 }
 
 export function indexes(cube, filters) {
@@ -20,8 +31,9 @@ export function indexes(cube, filters) {
     const period = cube.periods[cube.period[i]];
     if (filters.projects && !filters.projects.has(cube.project[i])) continue;
     if (filters.regions && !filters.regions.has(cube.region[i])) continue;
-    if (filters.from && period < filters.from.slice(0, period.length)) continue;
-    if (filters.to && period > filters.to.slice(0, period.length)) continue;
+    // What has no time is in no stretch of it.
+    if (filters.from && period < filters.from.slice(0, period.length || 10)) continue;
+    if (filters.to && (period === "" || period > filters.to.slice(0, period.length))) continue;
     chosen.push(i);
   }
   return chosen;
@@ -47,8 +59,21 @@ export function total(cube, chosen) {
 export const isFiltered = (filters) =>
   Boolean(filters.projects || filters.regions || filters.from || filters.to);
 
-// Emissions of a part of the energy, at the mean grams per kWh of the whole.
-export function emissionsOf(part_kwh, whole) {
-  if (part_kwh === null || !whole.energy_kwh || whole.emissions_g === null) return null;
-  return (part_kwh * whole.emissions_g) / whole.energy_kwh;
+// Many days become months: columns must be wide enough to be seen.
+export function byMonth(points) {
+  const months = new Map();
+  for (const point of points) {
+    const period = point.period.slice(0, 7);
+    if (!months.has(period)) months.set(period, { period, ...empty() });
+    const month = months.get(period);
+    for (const name of MEASURES) month[name] = plus(month[name], point[name]);
+  }
+  return [...months.values()];
+}
+
+// Emissions of a part of the energy: as much of them, and of their bounds.
+export function partOf(kwh, whole) {
+  const part = isUnknown(kwh) || !whole.energy_kwh ? null : kwh / whole.energy_kwh;
+  const of = (name) => (part === null || isUnknown(whole[name]) ? null : part * whole[name]);
+  return { emissions_g: of("emissions_g"), emissions_low_g: of("emissions_low_g"), emissions_high_g: of("emissions_high_g") };
 }

@@ -12,6 +12,12 @@ export function element(tag, attributes = {}, ...children) {
 export const byId = (id) => document.getElementById(id);
 export const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
+// A source by its number, one click away.
+export function reference(number) {
+  if (!number) return null;
+  return element("a", { href: `#source-${number}`, class: "ref", "aria-label": `source ${number}` }, `[${number}]`);
+}
+
 export function simpleTable(caption, headings, rows) {
   const cell = (value, index) =>
     index === 0

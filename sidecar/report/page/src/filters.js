@@ -19,26 +19,28 @@ function summarise(host, noun, chosen, names) {
   host.replaceChildren(element("bdi", {}, text));
 }
 
-export function startFilters(report, tell) {
+// choices: { projects: [[index, name]], regions: [[index, name]] }
+export function startFilters(cube, choices, tell) {
   const form = byId("filters");
   if (!form) return () => ({});
-  const { cube, projects, regions } = report;
+  const named = (entries) => Object.fromEntries(entries);
   const from = byId("from");
   const to = byId("to");
   const search = byId("find-project");
-  const [first, last] = [cube.periods[0] ?? "", cube.periods.at(-1) ?? ""];
+  const dated = cube.periods.filter(Boolean);
+  const [first, last] = [dated[0] ?? "", dated.at(-1) ?? ""];
   const inner = (value, edge) => (value && value !== edge ? value : ""); // the whole time is no filter
   const read = () => ({ projects: checked("project"), regions: checked("region"), from: inner(from.value, first), to: inner(to.value, last) });
 
   function changed() {
     const filters = read();
-    summarise(byId("projects-chosen"), "projects", filters.projects, projects.map((project) => project.name));
-    summarise(byId("regions-chosen"), "regions", filters.regions, regions.map((region) => region.name));
+    summarise(byId("projects-chosen"), "projects", filters.projects, named(choices.projects));
+    summarise(byId("regions-chosen"), "regions", filters.regions, named(choices.regions));
     tell(filters);
   }
 
-  checkboxes(byId("project-boxes"), "project", projects.map((project, index) => [index, project.name]), changed);
-  checkboxes(byId("region-boxes"), "region", regions.map((region, index) => [index, region.name]), changed);
+  checkboxes(byId("project-boxes"), "project", choices.projects, changed);
+  checkboxes(byId("region-boxes"), "region", choices.regions, changed);
   for (const input of [from, to]) {
     input.type = cube.kind === "month" ? "month" : "date";
     input.min = first;

@@ -21,7 +21,8 @@ function scaled(value, steps) {
 }
 
 const MASSES_G = [[1e9, "kt"], [1e6, "t"], [1e3, "kg"], [1, "g"], [1e-3, "mg"]];
-const ENERGIES_KWH = [[1e6, "GWh"], [1e3, "MWh"], [1, "kWh"], [1e-3, "Wh"]]; // no mWh: one letter from a billion times more
+// No mWh: it is one letter from a billion times more.
+const ENERGIES_KWH = [[1e6, "GWh"], [1e3, "MWh"], [1, "kWh"], [1e-3, "Wh"]];
 
 export const mass = (grams) => (grams === 0 ? "0 g" : scaled(grams, MASSES_G));
 export const energy = (kwh) => (kwh === 0 ? "0 Wh" : scaled(kwh, ENERGIES_KWH));
@@ -33,7 +34,7 @@ export function percent(ratio) {
 }
 
 export function range(low, high, unit) {
-  return low === null || high === null ? "not known" : `${unit(low)} – ${unit(high)}`;
+  return low === null || low === undefined || high === null || high === undefined ? "not known" : `${unit(low)} – ${unit(high)}`;
 }
 
 // One unit for an axis, chosen by its largest value: [divisor, name].
@@ -42,6 +43,21 @@ export function axisUnit(largest, steps) {
 }
 export const massAxis = (grams) => axisUnit(grams, MASSES_G);
 export const energyAxis = (kwh) => axisUnit(kwh, ENERGIES_KWH);
+
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const two = (value) => String(value).padStart(2, "0");
+
+// Times are UTC, on a clock of 24 hours.
+export const dayText = (date) => `${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]}`;
+export const monthText = (date) => `${MONTHS[date.getUTCMonth()]} ${date.getUTCFullYear()}`;
+export const minuteText = (date) => `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}`;
+export const secondText = (date) => `${minuteText(date)}:${two(date.getUTCSeconds())}`;
+
+export function durationText(seconds) {
+  if (seconds < 60) return `${amount(seconds)} s`;
+  if (seconds < 3600) return seconds === 60 ? "minute" : `${amount(seconds / 60)} min`;
+  return seconds === 3600 ? "hour" : `${amount(seconds / 3600)} h`;
+}
 
 // Foreign names in SVG text: shortened, and isolated so that marks of direction end with them.
 export function label(name, characters = 30) {

@@ -1,13 +1,16 @@
 // The page: reads the embedded report, draws charts and tables, follows the filters.
 import * as charts from "./charts.js";
 import * as cubes from "./cube.js";
-import { all, byId, element, simpleTable } from "./dom.js";
+import { all, byId, element, reference, simpleTable } from "./dom.js";
 import { startFilters } from "./filters.js";
-import { amount, energy, mass, percent, range, UNKNOWN } from "./numbers.js";
+import { amount, durationText, energy, mass, percent, range, UNKNOWN } from "./numbers.js";
+import { startSections } from "./sections.js";
 import { sortableTable } from "./table.js";
-import { startPrinting, startTheme } from "./theme.js";
+import { startTabs } from "./tabs.js";
+import { startPrinting, startTargets, startTheme } from "./theme.js";
 
 const BARS = 15;
+const COLUMNS_MAX = 190; // more days than this become months
 const PAPER = 680; // pixels between the margins of A4
 
 const embedded = (id) => {
@@ -16,6 +19,7 @@ const embedded = (id) => {
 };
 const report = embedded("report");
 const world = embedded("world");
+const { isUnknown, records } = cubes;
 const charted = new Map(); // host → how to draw it at a width
 
 function chart(name, draw) {
@@ -25,8 +29,8 @@ function chart(name, draw) {
   drawInto(host);
 }
 
-function drawInto(host, paper) {
-  const width = host.clientWidth > 0 ? (paper ?? Math.floor(host.clientWidth)) : 0;
+function drawInto(host, isPaper) {
+  const width = host.clientWidth > 0 ? (isPaper ? PAPER : Math.floor(host.clientWidth)) : 0;
   if (width > 0) host.replaceChildren(charted.get(host)(width));
 }
 
@@ -39,7 +43,7 @@ function legend(parts, whole) {
   return element("ul", { class: "legend" }, ...parts.map((part) => {
     const swatch = element("span", { class: "swatch" });
     swatch.style.background = part.colour;
-    const share = part.known === false || part.value === null || !whole ? UNKNOWN : percent(part.value / whole);
+    const share = isUnknown(part.value) || !whole ? UNKNOWN : percent(part.value / whole);
     return element("li", {}, swatch, `${part.name} ${share}`);
   }));
 }
@@ -48,96 +52,199 @@ function withLegend(parts, whole, title, width) {
   return element("div", {}, charts.shareBar(parts, { width, whole, title }), legend(parts, whole));
 }
 
-function empty(text) {
-  return element("p", { class: "empty" }, text);
-}
+const empty = (text) => element("p", { class: "empty" }, text);
 
-const idleOf = (sums) => cubes.plus(sums.cpu_reserved_idle_energy_kwh ?? null, sums.gpu_reserved_idle_energy_kwh ?? null);
+const idleOf = (sums) => cubes.plus(sums.cpu_reserved_idle_energy_kwh, sums.gpu_reserved_idle_energy_kwh);
 const idleShare = (sums) => (sums.energy_kwh && idleOf(sums) !== null ? idleOf(sums) / sums.energy_kwh : null);
-// Days do not always tell how their energy was obtained: then it is not known, and not 0.
-const isUnknown = (value) => value === null || value === undefined;
+// Rows do not always tell how their energy was obtained: then it is not known, and not 0.
 const measuredShare = (sums) =>
   isUnknown(sums.energy_measured_kwh) || !sums.energy_kwh ? null : sums.energy_measured_kwh / sums.energy_kwh;
-const bounds = (sums) => range(sums.emissions_low_g ?? null, sums.emissions_high_g ?? null, mass);
+const bounds = (sums) => range(sums.emissions_low_g, sums.emissions_high_g, mass);
 const qualityText = (sums) =>
   [["measured", sums.energy_measured_kwh], ["estimated", sums.energy_estimated_kwh], ["modelled", sums.energy_modelled_kwh]]
     .filter(([, kwh]) => kwh > 0)
     .map(([name, kwh]) => `${percent(kwh / sums.energy_kwh)} ${name}`)
     .join(", ") || "not known";
+const boundedPart = (kwh, sums) => {
+  const part = cubes.partOf(kwh, sums);
+  return `${mass(part.emissions_g)} CO₂e, ${bounds(part)}`;
+};
 
-function describe(sums, extra = []) {
-  const entries = [
-    ["Emissions, location-based", `${mass(sums.emissions_g)} CO2e, between ${bounds(sums)}`],
-    ["How it was obtained", `energy ${qualityText(sums)}`],
-    ["Energy", `${energy(sums.energy_kwh)}: GPU ${energy(sums.gpu_energy_kwh)}, CPU ${energy(sums.cpu_energy_kwh)}, RAM ${energy(sums.ram_energy_kwh)}`],
-    ["Reserved but idle", `${energy(idleOf(sums))} (${percent(idleShare(sums))} of the energy)`],
-    ["GPU-hours", amount(sums.gpu_hours)],
-    ...extra,
-  ];
-  return element("dl", { class: "facts" }, ...entries.map(([name, text]) =>
+function facts(entries) {
+  return element("dl", { class: "facts" }, ...entries.filter(([, text]) => text).map(([name, text]) =>
     element("div", {}, element("dt", {}, name), element("dd", {}, text))));
 }
 
-// Without filters a project's figures are those of the report; with them, sums of the cube.
-function projectRows(filters) {
-  const groups = cubes.isFiltered(filters) ? cubes.sums(report.cube, cubes.indexes(report.cube, filters), "project") : null;
-  return report.projects
-    .map((project, index) => ({ ...project, key: index, sums: groups ? groups.get(index) : project.totals }))
-    .filter((row) => row.sums);
+// Every figure of a row, with its bounds and how it was obtained.
+function describe(row, first = []) {
+  const has = (name) => !isUnknown(row[name]);
+  return facts([
+    ...first,
+    ["Emissions, location-based", `${mass(row.emissions_g)} CO₂e, between ${bounds(row)}`],
+    ["How the energy was obtained", qualityText(row)],
+    ["Energy of the pods", energy(row.energy_kwh)],
+    ["Facility energy", has("facility_energy_kwh") ? energy(row.facility_energy_kwh) : ""],
+    ...charts.COMPONENTS.map(([key, name]) => [name, has(key) ? `${energy(row[key])}, ${boundedPart(row[key], row)}` : ""]),
+    ["Reserved but idle", `${energy(idleOf(row))} (${percent(idleShare(row))} of the energy), ${boundedPart(idleOf(row), row)}`],
+    ["Mean carbon intensity", has("carbon_intensity_g_per_kwh") ? `${amount(row.carbon_intensity_g_per_kwh)} g CO₂e/kWh` : ""],
+    ["Embodied, not in the emissions", has("embodied_g") ? `${mass(row.embodied_g)} CO₂e, ${range(row.embodied_g / 2, row.embodied_g * 2, mass)}` : ""],
+    ["GPU-hours", amount(row.gpu_hours)],
+    ["Runs", has("runs") ? amount(row.runs) : ""],
+    ["Gaps", row.gap_s ? `${amount(row.gap_s / 3600)} h not metered` : ""],
+    ["Against the month before", row.change ?? ""],
+  ]);
 }
 
+// -- projects ---------------------------------------------------------------------------------------
+
+const listed = records(report?.projects);
+const others = report?.others ? { ...report.others, key: "others", isRest: true } : null;
+
+// Without filters a project's figures are those of the report; with them, sums of the cube.
+function projectRows(filters) {
+  if (!cubes.isFiltered(filters)) return others ? [...listed, others] : listed;
+  const groups = cubes.sums(report.cube, cubes.indexes(report.cube, filters), "project");
+  const rows = listed.slice(0, report.named ?? listed.length)
+    .filter((row) => groups.has(row.key))
+    .map(({ name, href, key }) => ({ name, href, key, ...groups.get(key) }));
+  const rest = report.named === null ? null : groups.get(report.named);
+  return rest ? [...rows, { ...rest, name: othersName(), key: "others", isRest: true }] : rows;
+}
+
+const projectCount = () => listed.length + (report.others?.count ?? 0);
+const othersName = () => `${(projectCount() - report.named).toLocaleString("en-US")} other projects`;
+
 function drawProjects(rows, projectsTable) {
-  const ranked = [...rows].sort((a, b) => (b.sums.emissions_g ?? -1) - (a.sums.emissions_g ?? -1)).slice(0, BARS);
+  const named = rows.filter((row) => !row.isRest);
+  const ranked = [...named].sort((a, b) => (b.emissions_g ?? -1) - (a.emissions_g ?? -1)).slice(0, BARS);
   chart("projects", (width) => ranked.length
-    ? charts.rankedBars(ranked.map((row) => ({ key: row.key, name: row.name, value: row.sums.emissions_g, low: row.sums.emissions_low_g, high: row.sums.emissions_high_g })), {
+    ? charts.rankedBars(ranked.map((row) => ({ key: row.key, name: row.name, value: row.emissions_g, low: row.emissions_low_g ?? null, high: row.emissions_high_g ?? null })), {
         width, title: "Emissions by project", description: `The ${ranked.length} largest, with lower and upper bounds. The table below has the numbers.` })
-    : empty("No project has records in this selection."));
+    : empty(rows.length ? "Only projects that are not told apart have records in this selection." : "No project has records in this selection."));
+  const more = byId("projects-more");
+  if (more) {
+    const rest = rows.find((row) => row.isRest);
+    const parts = [];
+    if (named.length > BARS) parts.push(`The ${BARS} largest; the table has ${named.length.toLocaleString("en-US")}.`);
+    if (rest) parts.push(`${rest.name} come to ${mass(rest.emissions_g)} CO₂e together.`);
+    more.textContent = parts.join(" ");
+  }
   projectsTable?.update(rows);
 }
 
-function periodPoints(filters) {
-  const groups = cubes.sums(report.cube, cubes.indexes(report.cube, filters), "period");
-  return [...groups].sort(([a], [b]) => a - b).map(([index, sums]) => ({ period: report.cube.periods[index], ...sums }));
+const measured = (start) => [
+  { name: "Emissions", value: (row) => row.emissions_g ?? null, text: (row) => mass(row.emissions_g), number: true, main: true },
+  { name: "Bounds", value: (row) => row.emissions_low_g ?? null, text: (row) => bounds(row), number: true, aside: true },
+  { name: "Energy", value: (row) => row.energy_kwh ?? null, text: (row) => energy(row.energy_kwh), number: true },
+  ...start,
+  { name: "Idle", value: (row) => idleShare(row), text: (row) => percent(idleShare(row)), number: true },
+  { name: "Measured", value: (row) => measuredShare(row), text: (row) => percent(measuredShare(row)), number: true },
+];
+const gpuHours = { name: "GPU-hours", value: (row) => row.gpu_hours ?? null, text: (row) => amount(row.gpu_hours), number: true };
+
+function startProjects() {
+  const host = document.querySelector('[data-table="projects"]');
+  if (!host) return null;
+  return sortableTable(host, {
+    caption: "Projects", noun: "projects", start: 1, detail: (row) => describe(row),
+    columns: [{ name: "Project", value: (row) => row.name, href: (row) => row.href }, ...measured([gpuHours])],
+  });
 }
 
-function drawTime(points) {
-  const period = report.cube.kind;
-  const nothing = () => empty("No records in this selection.");
-  chart("energy-days", (width) => (points.length ? charts.energyOverTime(points, { width, period }) : nothing()));
-  chart("emissions-days", (width) => (points.length ? charts.emissionsOverTime(points, { width, period }) : nothing()));
-  table("days", `Per ${period}`, [period === "day" ? "Day (UTC)" : "Month (UTC)", "Emissions", "Bounds", "Energy", "GPU", "CPU", "RAM"], points.map((point) => [
-    point.period, mass(point.emissions_g), bounds(point), energy(point.energy_kwh), energy(point.gpu_energy_kwh), energy(point.cpu_energy_kwh), energy(point.ram_energy_kwh)]));
+// -- time -------------------------------------------------------------------------------------------
+
+function series(filters) {
+  const isFiltered = cubes.isFiltered(filters);
+  if (!isFiltered && report.moments?.rows.length) return { points: records(report.moments), stepS: report.moments.step_s };
+  if (!isFiltered) return { points: records(report.days) };
+  const groups = cubes.sums(report.cube, cubes.indexes(report.cube, filters), "period");
+  return { points: [...groups].sort(([a], [b]) => a - b).map(([index, sums]) => ({ period: report.cube.periods[index], ...sums })) };
 }
+
+function drawTime(filters) {
+  let { points, stepS } = series(filters);
+  if (!stepS && points.length > COLUMNS_MAX) points = cubes.byMonth(points);
+  const columns = charts.columnsOf(points, stepS);
+  const per = stepS ? durationText(stepS) : columns[0]?.period.length === 7 ? "month" : "day";
+  const nothing = () => empty("No records in this selection.");
+  const options = (width) => ({ width, per, stepS });
+  chart("energy-days", (width) => (columns.length ? charts.energyOverTime(columns, options(width)) : nothing()));
+  chart("emissions-days", (width) => (columns.length ? charts.emissionsOverTime(columns, options(width)) : nothing()));
+  const steps = byId("time-steps");
+  if (steps) steps.textContent = stepS ? `All of it within hours: one column ${/^\d/.test(per) ? "for" : "a"} ${per} (UTC).` : `One column a ${per} (UTC).`;
+  table("days", `Per ${per}`, ["Time (UTC)", "Emissions", "Bounds", "Energy", "GPU", "CPU", "RAM"], columns.map((row) => [
+    row.named, mass(row.emissions_g), bounds(row), energy(row.energy_kwh), energy(row.gpu_energy_kwh), energy(row.cpu_energy_kwh), energy(row.ram_energy_kwh)]));
+}
+
+// -- parts of a sum -----------------------------------------------------------------------------------
 
 function drawComponents(sums) {
-  const parts = charts.COMPONENTS.map(([key, name, colour]) => ({ name, value: sums[key] ?? 0, colour, known: sums[key] !== null && sums[key] !== undefined }));
-  const whole = parts.reduce((sum, part) => sum + part.value, 0);
+  const parts = charts.COMPONENTS.map(([key, name, colour]) => ({ name, value: sums[key] ?? null, colour }));
+  const whole = parts.reduce((sum, part) => sum + (part.value ?? 0), 0);
   chart("components", (width) => (whole > 0 ? withLegend(parts, whole, "Energy by component", width) : empty("No energy is known in this selection.")));
-  table("components", "Energy by component", ["Component", "Energy", "Share", "Emissions"], parts.map((part, index) => [
-    part.name, part.known ? energy(part.value) : UNKNOWN, part.known && whole ? percent(part.value / whole) : UNKNOWN,
-    part.known ? mass(cubes.emissionsOf(sums[charts.COMPONENTS[index][0]], sums)) : UNKNOWN]));
+  table("components", "Energy by component", ["Component", "Energy", "Share", "Emissions, with bounds"], parts.map((part) => [
+    part.name, energy(part.value), isUnknown(part.value) || !whole ? UNKNOWN : percent(part.value / whole), isUnknown(part.value) ? UNKNOWN : boundedPart(part.value, sums)]));
 }
 
 function drawIdle(sums) {
   const gpu = sums.gpu_reserved_idle_energy_kwh ?? null;
   const cpu = sums.cpu_reserved_idle_energy_kwh ?? null;
-  const used = sums.energy_kwh === null || sums.energy_kwh === undefined ? null : Math.max(0, sums.energy_kwh - (gpu ?? 0) - (cpu ?? 0));
+  const used = isUnknown(sums.energy_kwh) ? null : Math.max(0, sums.energy_kwh - (gpu ?? 0) - (cpu ?? 0));
   const parts = [
-    { name: "Used", value: used, colour: "var(--accent)", grams: cubes.emissionsOf(used, sums) },
-    { name: "GPU reserved but idle", value: gpu, colour: "var(--idle-1)", grams: cubes.emissionsOf(gpu, sums), ink: "var(--on-idle)" },
-    { name: "CPU reserved but idle", value: cpu, colour: "var(--idle-2)", grams: cubes.emissionsOf(cpu, sums), ink: "var(--on-idle)" },
+    { name: "Used", value: used, colour: "var(--accent)" },
+    { name: "GPU reserved but idle", value: gpu, colour: "var(--idle-1)", ink: "var(--on-idle)" },
+    { name: "CPU reserved but idle", value: cpu, colour: "var(--idle-2)", ink: "var(--on-idle)" },
   ];
   const whole = parts.reduce((sum, part) => sum + (part.value ?? 0), 0);
   chart("idle", (width) => (whole > 0 ? withLegend(parts, whole, "Energy used, and reserved but idle", width) : empty("No energy is known in this selection.")));
-  table("idle", "Used, and reserved but idle", ["Part", "Energy", "Share", "Emissions"], parts.map((part) => [
-    part.name, energy(part.value), part.value === null || !whole ? UNKNOWN : percent(part.value / whole), mass(part.grams)]));
+  table("idle", "Used, and reserved but idle", ["Part", "Energy", "Share", "Emissions, with bounds"], parts.map((part) => [
+    part.name, energy(part.value), isUnknown(part.value) || !whole ? UNKNOWN : percent(part.value / whole), isUnknown(part.value) ? UNKNOWN : boundedPart(part.value, sums)]));
 }
 
-function drawRegionsUsed(filters) {
-  const groups = cubes.sums(report.cube, cubes.indexes(report.cube, filters), "region");
-  const rows = [...groups].map(([index, sums]) => ({ ...report.regions[index], sums })).sort((a, b) => (b.sums.emissions_g ?? -1) - (a.sums.emissions_g ?? -1));
-  table("regions", "Regions used", ["Region", "Emissions", "Bounds", "Energy"], rows.map((row) => [row.name, mass(row.sums.emissions_g), bounds(row.sums), energy(row.sums.energy_kwh)]));
+function startRegionsUsed() {
+  const host = document.querySelector('[data-table="regions"]');
+  return host && sortableTable(host, {
+    caption: "Regions used", noun: "regions", start: 1, detail: (row) => describe(row),
+    columns: [{ name: "Region", value: (row) => row.name }, ...measured([])],
+  });
 }
+
+function regionRows(filters) {
+  if (!cubes.isFiltered(filters)) return records(report.regions_used);
+  const groups = cubes.sums(report.cube, cubes.indexes(report.cube, filters), "region");
+  return [...groups].map(([key, sums]) => ({ key, name: report.regions[key].name, ...sums }));
+}
+
+function drawGroups() {
+  for (const [name, listing] of Object.entries(report.groups ?? {})) {
+    const host = document.querySelector(`[data-table="${name}"]`);
+    if (!host) continue;
+    const rows = records(listing);
+    const of = { workloads: "Namespace", experiments: "Project" }[name];
+    const first = { namespaces: "Namespace", workloads: "Workload", pools: "Node pool", experiments: "Experiment" }[name];
+    sortableTable(host, {
+      caption: `By ${first.toLowerCase()}`, noun: name, start: of ? 2 : 1, detail: (row) => describe(row), shown: 10,
+      columns: [
+        { name: first, value: (row) => row.name },
+        ...(of ? [{ name: of, value: (row) => row.of, href: (row) => row.of_href }] : []),
+        ...measured([gpuHours]),
+      ],
+    }).update(rows);
+  }
+}
+
+function drawExperiments() {
+  const host = document.querySelector('[data-table="experiments"]');
+  if (!host || !report.experiments) return;
+  sortableTable(host, {
+    caption: "Experiments", noun: "experiments", start: 1, detail: (row) => describe(row),
+    columns: [{ name: "Experiment", value: (row) => row.name }, ...measured([gpuHours])],
+  }).update(records(report.experiments));
+}
+
+// -- elsewhere, at another time -----------------------------------------------------------------------
+
+const withSource = (text, source) => element("span", {}, text, source ? " " : null, reference(source));
 
 function drawWhatIf() {
   const rows = report.what_if;
@@ -147,21 +254,21 @@ function drawWhatIf() {
   const signed = (ratio) => (ratio === null ? UNKNOWN : `${ratio > 0 ? "+" : "−"}${percent(Math.abs(ratio))}`);
   const open = rows.filter((row) => row.emissions_g !== null && !row.is_restricted);
   const shown = [...open.slice(0, 10), ...open.slice(10).filter((row) => row.is_used), ...open.slice(-1)];
-  const bars = [...new Map(shown.map((row) => [row.key, row])).values()].map((row) => ({
-    key: row.key, name: row.name, value: row.emissions_g, low: row.emissions_low_g, high: row.emissions_high_g, colour: row.is_used ? "--accent-strong" : "--accent", note: signed(change(row)) }));
-  if (own) bars.push({ key: " actual", name: "As it was run", value: own, low: report.total.emissions_low_g, high: report.total.emissions_high_g, colour: "--idle-1", note: mass(own) });
-  bars.sort((a, b) => a.value - b.value);
-  chart("what-if", (width) => charts.rankedBars(bars, { width, title: "The same work in other regions", description: "Emissions of the same IT energy in other Azure regions, the lowest first, beside what it was. The table below lists every region." }));
+  const bars = [...new Map(shown.map((row) => [row.key, row])).values()]
+    .sort((a, b) => a.emissions_g - b.emissions_g)
+    .map((row) => ({ key: row.key, name: row.name, value: row.emissions_g, low: row.emissions_low_g, high: row.emissions_high_g, colour: row.is_used ? "--accent-strong" : "--accent", note: signed(change(row)) }));
+  const line = own ? { value: own, text: `as it was run: ${mass(own)}` } : null;
+  chart("what-if", (width) => charts.rankedBars(bars, { width, line, title: "The same work in other regions", description: "Emissions of the same IT energy in other Azure regions, the lowest first, beside what it was. The table below lists every region." }));
   const host = document.querySelector('[data-table="what-if"]');
   if (!host) return;
   sortableTable(host, { caption: "The same work in every Azure region", noun: "regions", start: 2, columns: [
     { name: "Region", value: (row) => row.name, text: (row) => row.name + (row.is_restricted ? " (restricted access)" : "") },
-    { name: "Emissions", value: (row) => row.emissions_g, text: (row) => mass(row.emissions_g), number: true },
+    { name: "Emissions", value: (row) => row.emissions_g, text: (row) => mass(row.emissions_g), number: true, main: true },
     { name: "Saved", value: (row) => (row.emissions_g === null ? null : own - row.emissions_g), text: (row) => (own && row.emissions_g !== null ? mass(own - row.emissions_g) : UNKNOWN), number: true },
     { name: "Change", value: change, text: (row) => signed(change(row)), number: true },
     { name: "Bounds", value: (row) => row.emissions_low_g, text: (row) => bounds(row), number: true },
-    { name: "Grid, g/kWh", value: (row) => row.intensity, text: (row) => `${amount(row.intensity)}${row.year ? ` (${row.year})` : ""}`, number: true },
-    { name: "PUE", value: (row) => row.pue, text: (row) => amount(row.pue), number: true },
+    { name: "Grid, g/kWh", value: (row) => row.intensity, node: (row) => withSource(`${amount(row.intensity)}${row.year ? ` (${row.year})` : ""}`, row.intensity_source), number: true },
+    { name: "PUE", value: (row) => row.pue, node: (row) => withSource(amount(row.pue), row.pue_source), number: true },
   ] }).update(rows);
 }
 
@@ -173,6 +280,8 @@ function drawHours() {
   const at = new Map(cells.map((cell) => [cell.weekday * 24 + cell.hour, cell]));
   table("hours", "Energy by hour (UTC), of all weeks", ["Hour", ...days], Array.from({ length: 24 }, (_, hour) => [
     `${String(hour).padStart(2, "0")}:00`, ...days.map((_, day) => energy(at.get(day * 24 + hour)?.energy_kwh ?? null))]));
+  const regions = report.hour_intensity ?? [];
+  if (regions.length) chart("hour-intensity", (width) => charts.hourLines(regions, { width }));
 }
 
 function drawMap() {
@@ -182,83 +291,88 @@ function drawMap() {
   if (!host) return;
   sortableTable(host, { caption: "Azure regions by carbon intensity", noun: "regions", start: 1, columns: [
     { name: "Region", value: (row) => row.name },
-    { name: "Intensity, g CO2e/kWh", value: (row) => row.intensity, text: (row) => amount(row.intensity), number: true },
+    { name: "Intensity, g CO₂e/kWh", value: (row) => row.intensity, node: (row) => withSource(amount(row.intensity), row.source), number: true, main: true },
+    { name: "Bounds", value: (row) => row.low, text: (row) => range(row.low, row.high, amount), number: true },
     { name: "Year", value: (row) => row.year, number: true },
     { name: "Energy used here", value: (row) => row.energy_kwh, text: (row) => energy(row.energy_kwh), number: true },
   ] }).update(report.map.map((row) => ({ ...row, energy_kwh: row.isUsed ? row.energy_kwh : null })));
 }
 
+// -- runs -------------------------------------------------------------------------------------------
+
+const runs = records(report?.runs);
+const moment = (text) => (text ? text.slice(0, 16).replace("T", " ") : UNKNOWN);
+
 function startRuns() {
   const host = document.querySelector('[data-table="runs"]');
-  if (!host || !report.runs?.length) return null;
+  if (!host || !runs.length) return null;
   const withProject = report.scope === "index";
-  return sortableTable(host, { caption: "Runs", noun: "runs", start: withProject ? 3 : 2, detail: (row) => describe(row.totals), columns: [
+  const started = (row) => [["Began (UTC)", moment(row.start)], ["Ended (UTC)", moment(row.end)]];
+  return sortableTable(host, { caption: "Runs", noun: "runs", start: withProject ? 3 : 2, shown: withProject ? 12 : undefined, detail: (row) => describe(row, started(row)), columns: [
     { name: "Run", value: (row) => row.name, href: (row) => row.href },
     ...(withProject ? [{ name: "Project", value: (row) => row.project }] : []),
-    { name: "Started (UTC)", value: (row) => row.start, text: (row) => (row.start ? row.start.slice(0, 16).replace("T", " ") : UNKNOWN) },
-    { name: "Emissions", value: (row) => row.totals.emissions_g ?? null, text: (row) => mass(row.totals.emissions_g), number: true },
-    { name: "Energy", value: (row) => row.totals.energy_kwh ?? null, text: (row) => energy(row.totals.energy_kwh), number: true },
-    { name: "GPU-hours", value: (row) => row.totals.gpu_hours ?? null, text: (row) => amount(row.totals.gpu_hours), number: true },
-    { name: "Idle", value: (row) => idleShare(row.totals), text: (row) => percent(idleShare(row.totals)), number: true },
+    { name: "Began", value: (row) => row.start, text: (row) => moment(row.start).slice(0, 10) },
+    ...measured([]),
   ] });
 }
 
 function runRows(filters) {
-  const chosen = filters.projects && new Set([...filters.projects].map((index) => report.projects[index].name));
-  const month = report.cube.kind === "month" ? 7 : 10;
-  return report.runs.filter((row) =>
-    (!chosen || chosen.has(row.project)) &&
-    (!filters.from || !row.end || row.end.slice(0, month) >= filters.from) &&
-    (!filters.to || !row.start || row.start.slice(0, month) <= filters.to))
-    .map((row, index) => ({ ...row, key: index }));
+  const named = new Set(listed.slice(0, report.named ?? listed.length).map((row) => row.name));
+  const chosen = filters.projects && new Set([...filters.projects].filter((index) => index !== report.named).map((index) => listed[index].name));
+  const takes = (project) => !chosen || chosen.has(project) || (filters.projects.has(report.named) && !named.has(project));
+  return runs.filter((row) =>
+    takes(row.project) &&
+    (!filters.from || !row.end || row.end.slice(0, filters.from.length) >= filters.from) &&
+    (!filters.to || !row.start || row.start.slice(0, filters.to.length) <= filters.to));
 }
 
-function startProjects() {
-  const host = document.querySelector('[data-table="projects"]');
-  if (!host) return null;
-  return sortableTable(host, {
-    caption: "Projects", noun: "projects", start: 1,
-    detail: (row) => describe(row.sums, row.facts ?? []),
-    columns: [
-      { name: "Project", value: (row) => row.name, href: (row) => row.href },
-      { name: "Emissions", value: (row) => row.sums.emissions_g ?? null, text: (row) => mass(row.sums.emissions_g), number: true },
-      { name: "Bounds", value: (row) => row.sums.emissions_low_g ?? null, text: (row) => bounds(row.sums), number: true },
-      { name: "Energy", value: (row) => row.sums.energy_kwh ?? null, text: (row) => energy(row.sums.energy_kwh), number: true },
-      { name: "GPU-hours", value: (row) => row.sums.gpu_hours ?? null, text: (row) => amount(row.sums.gpu_hours), number: true },
-      { name: "Idle", value: (row) => idleShare(row.sums), text: (row) => percent(idleShare(row.sums)), number: true },
-      { name: "Measured", value: (row) => measuredShare(row.sums), text: (row) => percent(measuredShare(row.sums)), number: true },
-    ],
-  });
-}
+// -- all of it --------------------------------------------------------------------------------------
 
 function tellSelection(filters, sums, rows) {
   const live = byId("selection");
   if (!live) return;
   const what = cubes.isFiltered(filters) ? "Selected" : "Everything";
-  const emissions = isUnknown(sums.emissions_g) ? "emissions not known" : `${mass(sums.emissions_g)} CO2e (${bounds(sums)})`;
-  live.textContent = `${what}: ${emissions}, ${energy(sums.energy_kwh)}, ${rows.length} of ${report.projects.length} projects.`;
+  const emissions = isUnknown(sums.emissions_g) ? "emissions not known" : `${mass(sums.emissions_g)} CO₂e (${bounds(sums)})`;
+  const count = rows.filter((row) => !row.isRest).length.toLocaleString("en-US");
+  const rest = rows.find((row) => row.isRest);
+  const whole = projectCount().toLocaleString("en-US");
+  const projects = !cubes.isFiltered(filters) ? `${whole} ${projectCount() === 1 ? "project" : "projects"}`
+    : `${count} of ${whole} projects${rest ? `, and ${rest.name} together` : ""}`;
+  live.textContent = `${what}: ${emissions}, ${energy(sums.energy_kwh)}, ${projects}.`;
+}
+
+function choices() {
+  const named = listed.slice(0, report.named ?? listed.length).map((row) => [row.key, row.name]);
+  if (report.named !== null && projectCount() > report.named) named.push([report.named, othersName()]);
+  return { projects: named, regions: report.regions.map((region, index) => [index, region.name]) };
 }
 
 function start() {
   startTheme();
   startPrinting();
+  startSections();
   if (!report) return;
   const projectsTable = startProjects();
+  const regionsTable = startRegionsUsed();
   const runsTable = startRuns();
   const follow = (filters) => {
-    const chosen = cubes.indexes(report.cube, filters);
-    const sums = cubes.isFiltered(filters) ? cubes.total(report.cube, chosen) : report.total;
-    const rows = projectRows(filters);
-    drawProjects(rows, projectsTable);
-    drawTime(periodPoints(filters));
+    const isFiltered = cubes.isFiltered(filters);
+    const sums = isFiltered ? cubes.total(report.cube, cubes.indexes(report.cube, filters)) : report.total;
+    if (report.projects) {
+      const rows = projectRows(filters);
+      drawProjects(rows, projectsTable);
+      tellSelection(filters, sums, rows);
+    }
+    drawTime(filters);
     drawComponents(sums);
     drawIdle(sums);
-    drawRegionsUsed(filters);
+    regionsTable?.update(regionRows(filters));
     runsTable?.update(runRows(filters));
-    tellSelection(filters, sums, rows);
   };
-  if (byId("filters")) startFilters(report, follow);
+  if (byId("filters")) startFilters(report.cube, choices(), follow);
   else follow({});
+  drawGroups();
+  drawExperiments();
   drawWhatIf();
   drawHours();
   drawMap();
@@ -267,10 +381,12 @@ function start() {
     cancelAnimationFrame(waiting);
     waiting = requestAnimationFrame(() => charted.forEach((_, host) => drawInto(host)));
   };
+  startTabs(redraw);
   addEventListener("resize", redraw);
-  addEventListener("beforeprint", () => charted.forEach((_, host) => drawInto(host, PAPER)));
+  addEventListener("beforeprint", () => charted.forEach((_, host) => drawInto(host, true)));
   addEventListener("afterprint", redraw);
   for (const details of all("details")) details.addEventListener("toggle", redraw);
+  startTargets();
   document.documentElement.dataset.ready = "yes";
 }
 

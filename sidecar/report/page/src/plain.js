@@ -1,5 +1,8 @@
 // Pages without charts: a run.
-import { startPrinting, startTheme } from "./theme.js";
+import { startSections } from "./sections.js";
+import { startPrinting, startTargets, startTheme } from "./theme.js";
 
 startTheme();
 startPrinting();
+startSections();
+startTargets();

@@ -44,6 +44,19 @@ export function startTheme() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => say(button));
 }
 
+// A source that is folded away is shown when one goes to it.
+export function startTargets() {
+  const show = () => {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const folded = target && target.closest("details:not([open])");
+    if (!folded) return;
+    folded.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", show);
+  show();
+}
+
 // On paper nothing can be clicked: what explains a number is opened, and closed again after.
 export function startPrinting() {
   let opened = [];

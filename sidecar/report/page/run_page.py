@@ -1,0 +1,65 @@
+"""The page of one run."""
+
+from typing import Final
+
+from sidecar.report.page import contexts, view
+from sidecar.report.page.numbers import percent
+from sidecar.report.page.reading import NAMELESS, Mapped, number, ratio, text
+from sidecar.report.page.site import Site
+
+_SECTIONS: Final = (
+    ("headline", "Emissions"),
+    ("where", "Where and when"),
+    ("components", "Components"),
+    ("coverage", "Trust"),
+    ("sources", "Sources"),
+)
+
+_HARDWARE: Final = (
+    ("Region", "region"),
+    ("VM size", "vm_size"),
+    ("VMs", "vms"),
+    ("GPU", "gpu_model"),
+    ("How the CPU’s power was obtained", "cpu_power_method"),
+    ("How the GPUs’ was", "gpu_method"),
+)
+"""What all records of a run agree on."""
+
+
+def run_page(site: Site, place: int) -> str:
+    """Return the page of the run at a place, as HTML."""
+    row, model = site.runs[place], site.model
+    project_place = site.place_of(row)
+    project = site.projects[project_place] if project_place is not None else {}
+    cited = site.sources.of_project(project)
+    equivalents: list[dict[str, object]] = []
+    name = text(row, "run", NAMELESS)
+    slug = site.run_pages[place]
+    shown = contexts.common(model, row, cited)
+    shown |= {
+        "title": f"{name} · {contexts.report_name(model)}",
+        "name": name,
+        "sections": list(_SECTIONS),
+        "project": text(row, "project", NAMELESS),
+        "project_href": site.project_href(project_place, "../"),
+        "place": _place(row, project),
+        "components": contexts.component_rows(row),
+        "boamps": f"../boamps/{slug}.json" if f"boamps/{slug}.json" in site.files else "",
+        "factors": site.sources.entries(contexts.cited_numbers(cited, equivalents)),
+    }
+    return site.renderer.page("run", "plain", shown)
+
+
+def _place(run: Mapped, project: Mapped) -> list[view.Fact]:
+    """Return when it ran and on what, and its part of its project."""
+    begin, end = text(run, "window_start"), text(run, "window_end")
+    facts = [
+        view.Fact("Began (UTC)", contexts.moment(begin) or "not known"),
+        view.Fact("Ended (UTC)", contexts.moment(end) or "not known"),
+        view.Fact("Time metered", view.duration(number(run, "duration_s"))),
+    ]
+    facts += [view.Fact(name, known) for name, key in _HARDWARE if (known := text(run, key))]
+    share = ratio(number(run, "emissions_g"), number(project, "emissions_g"))
+    if share is not None:
+        facts.append(view.Fact("Of its project’s emissions", percent(share)))
+    return facts
