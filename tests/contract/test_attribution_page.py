@@ -16,9 +16,10 @@ from sidecar.estimate.emissions import estimate_window
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import NodeUsage, PodMethod
 from sidecar.report.settle import Claim, DeviceClaim, settle_stretch
+from tests.estimate.far_ends import IDLE_W, MAX_W
 from tests.estimate.histories import history_names, read_history
 from tests.estimate.peers import rows
-from tests.estimate.test_conservation import IDLE_W, MAX_W, factors_of
+from tests.estimate.sidecars import factors_of
 from tests.estimate.usages import gpu_usage
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "explanation" / "attribution.md"

@@ -12,8 +12,9 @@ from sidecar.estimate.attribution import shares_of
 from sidecar.estimate.emissions import estimate_window
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import GpuUsage, NodeUsage
+from tests.estimate.far_ends import IDLE_W, MAX_W
 from tests.estimate.histories import STEP_S, WINDOW_S, in_window, used_until
-from tests.estimate.test_conservation import IDLE_W, MAX_W, factors_of
+from tests.estimate.sidecars import factors_of
 
 J_PER_KWH = 3.6e6
 

@@ -1,17 +1,15 @@
-"""A node whose true use is known to the second, and the readings that meters take of it.
+"""A node whose true use is known to the second, with pods that come, go, burst and restart.
 
-True use is piecewise linear: each pod, and the system, uses so many CPU seconds in each second. What
-meters see of it is blurred as on a real machine: `/proc/stat` in whole ticks per column, sources that
-answer late, counters that begin anew.
+True use is piecewise linear: each pod, and the system, uses so many CPU seconds in each second. GPUs are
+held whole, as replicas (time-slicing), or as MIG slices. What meters see of it: `far_ends`.
 """
 
 import itertools
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sidecar.meters.reading import CpuReading, GpuReading, MemoryReading, NodeReading, PodReading
-from sidecar.units import BYTES_PER_GIB
+from sidecar.meters.reading import CpuReading
 
 TICK_S = 0.01
 """USER_HZ is 100 on every architecture Linux runs on today (include/uapi/asm-generic/param.h)."""
@@ -21,6 +19,11 @@ BUSY_COLUMNS = 6
 
 TICKS_S = BUSY_COLUMNS * TICK_S
 """Two readings of busy time differ from the truth by less, as each column is off by less than a tick."""
+
+SLICES = 7
+"""Compute slices of a MIG board."""
+
+MODEL = "NVIDIA A100 80GB PCIe"
 
 
 @dataclass
@@ -36,13 +39,20 @@ class Pod:
     cpu_s: list[float]
     used_gib: float
     restarts_s: int | None = None
+    device_ids: list[str] = field(default_factory=list)
+    requested_gpus: float = 0.0
 
     def used_s(self, moment_s):
         return at(self.cpu_s, moment_s)
 
+    def is_there(self, moment_s):
+        return self.begins_s <= moment_s <= self.ends_s
+
 
 @dataclass
 class Node:
+    """`slicing` is how GPUs are handed out: "whole", "replicas" (`replicas` of each), or "mig"."""
+
     cpus: int
     memory_gib: float
     gpus: int
@@ -51,6 +61,8 @@ class Node:
     busy_s: list[float]
     gpu_mj: list[list[float]]
     column_parts: list[float]
+    slicing: str = "whole"
+    replicas: int = 1
 
     def cpu(self, moment_s):
         """`/proc/stat` at this moment: each column in whole ticks."""
@@ -58,39 +70,12 @@ class Node:
         ticks = [math.floor(true_s * part / TICK_S + 1e-6) for part in self.column_parts]
         return CpuReading(sum(ticks) * TICK_S, self.cpus * moment_s, self.cpus)
 
-    def reading(self, pod, moment_s, *pod_readings, tells_gpus=True):
-        """What a sidecar in this pod reads; `pod_readings` are what the sources on its ladder told."""
-        gpus = tuple(
-            GpuReading(
-                uuid=f"GPU-{number}",
-                model="NVIDIA A100 80GB PCIe",
-                energy_mj=int(at(self.gpu_mj[number], moment_s)),
-                energy_source="energy-counter",
-                utilization_s=0.5 * moment_s,
-                observed_s=moment_s,
-                power_limit_w=300.0,
-                pod_share=pod.gpus.get(number, 0.0) if tells_gpus else None,
-                share_method="node-meter" if tells_gpus else None,
-            )
-            for number in range(self.gpus)
-        )
-        memory = MemoryReading(int(self.memory_gib * BYTES_PER_GIB), 0)
-        return NodeReading(moment_s, self.cpu(moment_s), memory, None, gpus, pod_readings)
-
 
 def at(cumulative, moment_s):
     """A counter given at each second, linear in between."""
     second = min(max(int(moment_s), 0), len(cumulative) - 2)
     begin, end = cumulative[second], cumulative[second + 1]
     return begin + (end - begin) * (moment_s - second)
-
-
-def counted(pod, moment_s, method="cgroup"):
-    """The pod's counter as a source tells it: it begins anew with a restart."""
-    used_s, epoch = pod.used_s(moment_s), 0
-    if pod.restarts_s is not None and moment_s >= pod.restarts_s:
-        used_s, epoch = used_s - pod.used_s(pod.restarts_s), 1
-    return PodReading(used_s, int(pod.used_gib * BYTES_PER_GIB), method=method, epoch=epoch)
 
 
 def parts_of_one(rng, count):
@@ -101,30 +86,33 @@ def parts_of_one(rng, count):
     return [fill * weight / total for weight in weights]
 
 
-def random_node(rng, seconds=60, pods_max=4):
-    """A node of 4 to 96 CPUs and 0 to 8 GPUs, with pods that come, go, burst and restart."""
+def random_node(rng, seconds=60, pods_max=4, *, stay=False):
+    """A node of 4 to 96 CPUs and 0 to 8 GPUs; pods that `stay` are there from beginning to end."""
     cpus, gpus = rng.randint(4, 96), rng.choice([0, 0, 1, 2, 4, 8])
     memory_gib = cpus * rng.choice([2.0, 4.0, 9.0])
     count = rng.randint(1, pods_max)
-    reserved, memory = parts_of_one(rng, count), parts_of_one(rng, count)
-    used, slices = parts_of_one(rng, count), [parts_of_one(rng, count) for _ in range(gpus)]
+    reserved, memory, used = (parts_of_one(rng, count) for _ in range(3))
     use = true_use(rng, cpus, seconds, count)
     pods = []
     for n in range(count):
-        begins_s = rng.choice([0, 0, rng.randint(0, seconds - 2)])
-        ends_s = rng.choice([seconds, seconds, rng.randint(begins_s + 1, seconds)])
+        begins_s = 0 if stay else rng.choice([0, 0, rng.randint(0, seconds - 2)])
+        ends_s = (
+            seconds if stay else rng.choice([seconds, seconds, rng.randint(begins_s + 1, seconds)])
+        )
         alive = [use[s][n] if begins_s <= s < ends_s else 0.0 for s in range(seconds)]
         pods.append(
             Pod(
                 name=f"pod-{n}",
                 cpus=cpus * reserved[n],
                 memory_gib=memory_gib * memory[n],
-                gpus={d: slices[d][n] for d in range(gpus) if slices[d][n]},
+                gpus={},
                 begins_s=begins_s,
                 ends_s=ends_s,
                 cpu_s=[0.0, *itertools.accumulate(alive)],
                 used_gib=memory_gib * used[n],
-                restarts_s=rng.choice([None, None, rng.randint(begins_s, ends_s)]),
+                restarts_s=None
+                if stay
+                else rng.choice([None, None, rng.randint(begins_s, ends_s)]),
             )
         )
     system = rng.choice([0.0, 0.01]) * cpus
@@ -132,7 +120,7 @@ def random_node(rng, seconds=60, pods_max=4):
         min(float(cpus), system + sum(pod.cpu_s[s + 1] - pod.cpu_s[s] for pod in pods))
         for s in range(seconds)
     ]
-    return Node(
+    node = Node(
         cpus, memory_gib, gpus, seconds, pods,
         busy_s=[0.0, *itertools.accumulate(busy)],
         gpu_mj=[
@@ -140,7 +128,49 @@ def random_node(rng, seconds=60, pods_max=4):
             for _ in range(gpus)
         ],
         column_parts=normalised([rng.random() for _ in range(BUSY_COLUMNS)]),
+        slicing=rng.choice(["whole", "replicas", "mig"]),
+        replicas=rng.choice([2, 4]),
     )  # fmt: skip
+    hand_out_gpus(rng, node)
+    return node
+
+
+def uuid_of(device):
+    return f"GPU-{device:08x}-0000-4000-8000-000000000000"
+
+
+def slice_of(device, number, slices):
+    """The UUID of a MIG device; real ones do not tell what they are of."""
+    return f"MIG-{device:08x}-{number:04x}-{slices:04x}-8000-000000000000"
+
+
+def read_slice(uuid):
+    """Its board, and how many slices it has."""
+    _, device, _, slices, *_ = uuid.split("-")
+    return int(device, 16), int(slices, 16)
+
+
+def pieces_of(rng, node, device):
+    """What the device plugin gives out of a board: ids, the part of the board, and of a request."""
+    if node.slicing == "whole":
+        return [(uuid_of(device), 1.0, 1.0)]
+    if node.slicing == "replicas":
+        return [(f"{uuid_of(device)}::{n}", 1 / node.replicas, 1.0) for n in range(node.replicas)]
+    sizes = rng.choice([[7], [4, 3], [3, 3], [2, 2, 3], [1] * 7, [3, 1, 1]])
+    return [(slice_of(device, n, g), g / SLICES, g / SLICES) for n, g in enumerate(sizes)]
+
+
+def hand_out_gpus(rng, node):
+    """Give each piece of each board to one pod, or to none."""
+    if node.slicing != "replicas":
+        node.replicas = 1
+    for device in range(node.gpus):
+        for name, part, request in pieces_of(rng, node, device):
+            pod = rng.choice([*node.pods, None])
+            if pod is not None:
+                pod.device_ids.append(name)
+                pod.gpus[device] = pod.gpus.get(device, 0.0) + part
+                pod.requested_gpus += request
 
 
 def normalised(weights):

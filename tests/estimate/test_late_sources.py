@@ -11,10 +11,11 @@ import random
 import pytest
 
 from sidecar.report.verify import verify
+from tests.estimate.far_ends import IDLE_W, MAX_W
 from tests.estimate.histories import STEP_S, history_names, read_history
-from tests.estimate.sidecars import Clock, run, sidecar_of
+from tests.estimate.sidecars import Scene
 from tests.estimate.simulation import Node, Pod, at
-from tests.estimate.test_conservation import IDLE_W, MAX_W, factors_of, settled
+from tests.estimate.test_conservation import settled
 
 J_PER_KWH = 3.6e6
 LATE = ("kubelet", "metrics-api")
@@ -47,10 +48,10 @@ def node_of(name):
 
 @functools.cache
 def records_of(name, method):
-    node, clock, rng = node_of(name), Clock(), random.Random(7)
-    factors = factors_of(node)
-    sidecars = [sidecar_of(node, pod, method, factors, clock=clock, rng=rng) for pod in node.pods]
-    return node, run(sidecars, clock, node.seconds)
+    scene = Scene(node_of(name), random.Random(1))
+    for pod in scene.node.pods:
+        scene.add(pod, method, sees_gpus=False)
+    return scene.node, scene.run()
 
 
 def kinds(found):
@@ -93,9 +94,9 @@ def test_settling_takes_next_to_nothing_off_them(name, method):
     _, records = records_of(name, method)
     claimed = kept = 0.0
     for stretch in settled(records):
-        claimed += sum(balance.claimed for balance in stretch.balances)
-        kept += sum(balance.pods for balance in stretch.balances)
-    assert claimed - kept <= 0.002 * claimed
+        cpu, *_ = stretch.balances
+        claimed, kept = claimed + cpu.claimed, kept + cpu.pods
+    assert claimed - kept <= 1e-4 * claimed
 
 
 def test_in_single_windows_a_burst_may_be_blurred():
