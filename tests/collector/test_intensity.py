@@ -1,6 +1,8 @@
 """GET /v1/intensity: one question for the whole cluster, and to each pod its own zone."""
 
+import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,10 +18,12 @@ from sidecar.carbon.series import matched
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.collector.intensity import IntensitySource, open_intensity
 from sidecar.collector_client import CollectorClient
+from sidecar.segment import decompressed
 from sidecar.settings import SettingsError, load_settings
 from tests.carbon.conftest import NOW_S, Clock
-from tests.collector.running import CollectorProcess
+from tests.collector.running import POD, CollectorProcess, stored_files
 from tests.collector.test_segments import refused
+from tests.e2e.commands import environment, sidecar
 from tests.fakes.collector import hang, respond
 from tests.fakes.intensity import EM_TOKEN, FakeIntensity
 from tests.fakes.kubernetes_api import AKS_LABELS
@@ -247,6 +251,41 @@ def test_segments_are_taken_while_a_service_hangs(collector, api, fake) -> None:
         assert collector.get("/v1/node", api.token()).status_code == 200
         fake.release()
         assert waiting.result().status_code == 503
+
+
+def test_a_pods_records_arrive_with_the_intensity_that_the_collector_told(
+    start, api, root, token_file, tmp_path
+) -> None:
+    with FakeIntensity(time.time) as service:
+        settings = load_settings(SOURCE, {})
+        zone_of = zones_of(settings, CATALOGUE)
+        em = ElectricityMaps(token_file, service.url)
+        zones = all_zones(zone_of, CATALOGUE)
+        collector = start(intensity=IntensitySource(em, zone_of, zones, settings))
+        (tmp_path / "pod-token").write_text(api.token())
+        pod = environment(
+            POD_UID=POD.pod_uid, POD_NAME=POD.pod, POD_NAMESPACE=POD.namespace, NODE_NAME=POD.node
+        )
+        kept = tmp_path / "volume/intensity/electricity-maps.NL.json"
+        until_told = f"until test -e {kept}; do sleep 0.1; done; sleep 2"
+        metered = sidecar(
+            "exec", "--volume", tmp_path / "volume", "--region", "westeurope", "--interval", "1s",
+            "--transport", "collector", "--collector-url", collector.url,
+            "--collector-token-file", tmp_path / "pod-token",
+            "--intensity-source", "electricity-maps", "--", "sh", "-c", until_told, env=pod,
+        )  # fmt: skip
+        assert metered.code == 0, metered.stderr
+        assert len(service.requests) == 1
+    rows = [
+        json.loads(line)
+        for name in stored_files(root)
+        for line in decompressed((root / name).read_bytes()).splitlines()
+    ]
+    assert len(rows) >= 3
+    assert {row["carbon_intensity_kind"] for row in rows} == {"observed"}
+    assert {row["carbon_intensity_source"] for row in rows} == {
+        "Electricity Maps API v3, zone NL, hourly, life cycle"
+    }
 
 
 def test_the_command_serves_a_schedule(api, tmp_path) -> None:
