@@ -155,16 +155,15 @@ def _taken(pid: int, url: str, pods: list[Pod], load: Load) -> dict[str, Any]:
         urllib.request.urlopen(f"{url}/metrics", timeout=10).read()  # loads what tells metrics
         cold = Figure.of([percentile(waits_s, 0.99)]) if waits_s else None
         waits_s.clear()
-        began_s, began_cpu_s, most = time.monotonic(), _cpu_s(pid), _resident_mib(pid)
+        began_s, began_cpu_s = time.monotonic(), _cpu_s(pid)
         while (elapsed_s := time.monotonic() - began_s) < load.seconds:
             _ask_all(askers, url, pods[: load.askers], waits_s, failures)
-            most = max(most, _resident_mib(pid))
             stopped.wait(max(0.0, load.window_s - (time.monotonic() - began_s - elapsed_s)))
         took_s, cpu_s = time.monotonic() - began_s, _cpu_s(pid) - began_cpu_s
     stopped.set()
     burner.join()
     return {
-        "resident_mib": round(most, 1),
+        "resident_mib": round(_most_resident_mib(pid), 1),
         "core_share": round(cpu_s / took_s, 5),
         "answers": len(waits_s),
         "failures": len(failures),
@@ -200,9 +199,11 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _resident_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGESIZE") / MIB
+def _most_resident_mib(pid: int) -> float:
+    """Return the most it ever had: VmHWM of proc(5)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (told,) = (line for line in lines if line.startswith("VmHWM:"))
+    return int(told.split()[1]) * 1024 / MIB
 
 
 if __name__ == "__main__":
