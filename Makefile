@@ -59,7 +59,7 @@ demo: $(RUNTIME) ## Meter a 30 s workload on this machine and report it
 
 ##@ Check
 
-.PHONY: test lint types imports unit coverage
+.PHONY: test lint types imports unit conservation coverage
 test: $(DEV) ## Everything: lint, types, imports, tests and the coverage floor
 	@$(MAKE) --keep-going lint types imports unit
 
@@ -76,6 +76,9 @@ imports: $(DEV) ## Import-linter: one-way layers, the lean half, the pure estima
 unit: $(DEV) azurite helm wheelhouse kernel page $(if $(STRICT),frameworks) ## The tests, in parallel, with the coverage floor; ARGS='-k …' for more options
 	$(BIN)/python -m pytest -n auto --cov=sidecar $(ARGS)
 
+conservation: $(DEV) ## 100,000 random nodes for each statement on conservation: an hour or two
+	HYPOTHESIS_PROFILE=conservation nice -n 19 $(BIN)/python -m pytest -n auto tests/estimate/test_conservation.py $(ARGS)
+
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
 	$(BIN)/coverage html --fail-under 0 --directory .cache/coverage
 
@@ -91,10 +94,12 @@ e2e: $(DEV) azurite helm wheelhouse ## Commands, faults and containers alone, en
 ##@ Measure
 
 .PHONY: bench kopf
-bench: $(DEV) $(KOPF) ## Cost of shipping; collector and webhook beside a bare endpoint and kopf
+bench: $(DEV) $(KOPF) ## Cost of shipping, of attribution and the node meter; collector and webhook beside others
 	$(BIN)/python -m bench.shipping
 	$(BIN)/python -m bench.collector
 	$(BIN)/python -m bench.webhook
+	$(BIN)/python -m bench.rungs
+	$(BIN)/python -m bench.node_meter
 
 kopf: $(KOPF) ## Install kopf in an environment of its own: what the webhook is measured beside
 
