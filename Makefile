@@ -43,6 +43,7 @@ SYSTEM_PACKAGES += iproute2 util-linux   # netns: serves IMDS at its real addres
 SYSTEM_PACKAGES += procps                # ps: checks which processes are left behind
 SYSTEM_PACKAGES += git                   # git: the list of committed files
 SYSTEM_PACKAGES += podman runc catatonit # podman: builds the images and runs a pod
+SYSTEM_PACKAGES += openssl               # openssl: makes a certificate as the documentation says
 SYSTEM_PACKAGES += unzip                 # helm: unpacks it
 SYSTEM_PACKAGES += prometheus            # promtool: checks metrics and rules; scrapes, and answers the dashboard
 SYSTEM_PACKAGES += chromium fonts-dejavu-core # chromium: looks at the report's pages
@@ -100,6 +101,7 @@ bench: $(DEV) $(KOPF) ## Cost of shipping, of attribution and the node meter; co
 	$(BIN)/python -m bench.webhook
 	$(BIN)/python -m bench.rungs
 	$(BIN)/python -m bench.node_meter
+	$(BIN)/python -m bench.tracker
 
 kopf: $(KOPF) ## Install kopf in an environment of its own: what the webhook is measured beside
 

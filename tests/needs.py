@@ -107,6 +107,7 @@ CAPABILITIES: dict[str, Capability] = {
         "apt-get install iproute2 util-linux, and run as root (CAP_SYS_ADMIN)",
     ),
     "node": Capability(_has("node"), "apt-get install nodejs"),
+    "openssl": Capability(_has("openssl"), "apt-get install openssl"),
     "pidns": Capability(
         _creates_pid_namespaces, "apt-get install util-linux, and run as root (CAP_SYS_ADMIN)"
     ),

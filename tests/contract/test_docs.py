@@ -44,6 +44,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 FOREIGN_FLAGS = {
     "--no-cache-dir", "--epochs", "--set", "--force-conflicts", "--attach-acr",
+    "--reset-then-reuse-values",
     # of `codecarbon monitor`, held to it by test_monitor_table.py
     "--project-name", "--measure-power-secs", "--api-call-interval", "--api", "--no-api", "--offline",
     "--no-offline", "--country-iso-code",
