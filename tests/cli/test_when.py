@@ -91,6 +91,14 @@ def test_a_forecast_alone_is_asked_for_where_it_has_the_present_hour(em, fake, c
     assert [path.partition("?")[0] for path in fake.asked()] == ["/carbon-intensity/forecast"]
 
 
+def test_where_a_forecast_begins_later_the_present_hour_is_asked_for(em, fake, capsys):
+    fake.forecast_from_h = 1
+    told = row(capsys, "--hours", "2", *em)
+    assert told["now"]["start"] == "2027-01-15T08:15:00Z"
+    paths = [path.partition("?")[0] for path in fake.asked()]
+    assert paths == ["/carbon-intensity/forecast", "/carbon-intensity/history"]
+
+
 def test_a_question_leaves_nothing_behind(em, tmp_path, capsys):
     said(capsys, "--hours", "2", *em)
     assert [path.name for path in tmp_path.iterdir()] == ["token"]

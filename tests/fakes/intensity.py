@@ -40,6 +40,7 @@ class FakeIntensity(FakeCollector):
         self.value = value
         self.token = EM_TOKEN
         self.forecast_hours = 24
+        self.forecast_from_h = 0
         self.late_h = 0
         self.estimated = False
         self.zone_told: str | None = None
@@ -71,6 +72,10 @@ class FakeIntensity(FakeCollector):
         last_s = self._hour_s - self.late_h * HOUR_S
         return [last_s - ago * HOUR_S for ago in reversed(range(hours))]
 
+    def _coming(self) -> Iterable[float]:
+        hours = range(self.forecast_from_h, self.forecast_hours)
+        return [self._hour_s + ahead * HOUR_S for ahead in hours]
+
     def _electricity_maps(self, handler: Handler, query: dict[str, str], what: str) -> None:
         headers = {name.lower(): text for name, text in handler.request_read.headers.items()}
         if headers.get("auth-token") != self.token:
@@ -80,7 +85,7 @@ class FakeIntensity(FakeCollector):
         if what == "forecast":
             rows = [
                 {"carbonIntensity": self.value(at_s), "datetime": utc(at_s)}
-                for at_s in (self._hour_s + ahead * HOUR_S for ahead in range(self.forecast_hours))
+                for at_s in self._coming()
             ]
             told = {"zone": zone, "forecast": rows, "updatedAt": utc(self._clock())}
             handler.answer_json(200, {**told, "temporalGranularity": "hourly"})
@@ -124,7 +129,7 @@ class FakeIntensity(FakeCollector):
                 "duration": 60,
                 "value": self.value(at_s),
             }
-            for at_s in (self._hour_s + ahead * HOUR_S for ahead in range(self.forecast_hours))
+            for at_s in self._coming()
         ]
         forecast = {
             "generatedAt": utc(self._hour_s),
