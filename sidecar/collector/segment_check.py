@@ -130,9 +130,15 @@ class _Check:
             _require_same_process(self._first, record, self._last, name)
         self._last = name
         self._records += 1
-        if len(self._origins) < _ORIGINS_MAX:
-            origin = Origin(record.namespace, record.pod, record.pod_uid, record.node)
-            self._origins[origin] = None
+        self._note_origin(Origin(record.namespace, record.pod, record.pod_uid, record.node))
+
+    def _note_origin(self, origin: Origin) -> None:
+        """Keep where a record says that it is from. Raises NotASegment: none is passed over."""
+        self._origins[origin] = None
+        if len(self._origins) > _ORIGINS_MAX:
+            raise NotASegment(
+                f"records of more than {_ORIGINS_MAX} pods or nodes; a pod stays on one node"
+            )
 
     def segment(self, sha256: str) -> CheckedSegment:
         """Return what was checked. Raises Refusal where there was nothing."""

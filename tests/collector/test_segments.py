@@ -185,6 +185,14 @@ def test_one_foreign_record_among_own_ones_is_enough(collector, token, root) -> 
     assert stored_files(root) == []
 
 
+def test_a_foreign_record_behind_many_nodes_is_found_too(collector, api, root) -> None:
+    """Where the token names no node, a record may: that hides no record of another pod behind it."""
+    own = [record(number, node=f"node-{number}") for number in range(1, 40)]
+    content = segment(*own, record(40, namespace="team-b", pod="train-9"))
+    refused(collector.post(content, api.token(node=None)), 422, "invalid_record")
+    assert stored_files(root) == []
+
+
 def test_a_deleted_pods_token_is_taken_for_seconds_only(start, api, token) -> None:
     collector = start()
     assert collector.post(segment(), token).status_code == 201
