@@ -16,6 +16,7 @@ from sidecar.meters.gpu_scope import ScopedGpus
 from sidecar.meters.node_meter_client import NodeMeterClient
 from sidecar.meters.node_meter_gpus import NodeMeterGpus
 from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.node_meter import NEEDS
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.visible_devices import parse_visible_devices, pod_visible_devices
 from sidecar.settings import Settings
@@ -23,6 +24,21 @@ from sidecar.settings import Settings
 Purpose = Literal["run", "exec", "program"]
 
 MODELS_MAX: Final = 64
+
+GPU_NEEDS: Final[Mapping[str, str]] = {
+    "node-meter": NEEDS,
+    "dcgm": (
+        "a dcgm-exporter on the node that pods may reach (port 9400, or 19400 of AKS), or "
+        "EMISSIONS_DCGM_URL; nothing of the pod"
+    ),
+    "nvml": (
+        "the NVIDIA driver in the sidecar's container: chart value sidecar.gpu.source=nvml, which shows "
+        "it all GPUs of the node, and which hardened nodes refuse"
+    ),
+    "amd": "amdsmi, /dev/kfd and /dev/dri in the sidecar's container",
+    "table": "",
+}
+"""The ways to meter GPUs, best first, with what each needs of the platform's owner."""
 """A sidecar, a command of ours, or a program that meters itself from within."""
 
 

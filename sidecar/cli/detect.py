@@ -3,22 +3,25 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, asdict, fields, replace
 from typing import Any, Final
 
 from sidecar.agent import Parts
-from sidecar.amounts import amount
+from sidecar.amounts import amount, counted
 from sidecar.assembly import assemble
 from sidecar.carbon.intensity import CarbonIntensity, IntensityFeed
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import SIDECAR, add_settings, command_parser, settings_from
-from sidecar.estimate.attribution import WHOLE_NODE
+from sidecar.estimate.attribution import WHOLE_NODE, shares_of
 from sidecar.estimate.emissions import estimate_window
 from sidecar.estimate.power import cpu_utilization
 from sidecar.factors import Place, SeenGpu, choose_factors, with_country
-from sidecar.gpu_meters import Purpose
+from sidecar.gpu_meters import GPU_NEEDS, Purpose
 from sidecar.identity.fields import Hardware, Identity, Resolution
+from sidecar.meters.gpu_ladder import GpuRung
+from sidecar.meters.pod.ladder import RungStatus
+from sidecar.meters.pod.node_meter import NEEDS
 from sidecar.meters.reading import NodeUsage
 from sidecar.meters.usage import usage_between
 from sidecar.recording import energy_sources, factor_columns, identity_columns
@@ -59,11 +62,12 @@ def detected(settings: Settings) -> dict[str, Any]:
         resolution = parts.identity.wait(WAIT_S)
         time.sleep(GLIMPSE_S)
         reading = parts.meter.read()
+        gpu_rungs = parts.meter.gpu_rungs()
         row = _identity_and_factors(parts, resolution, usage_between(before, reading))
-        row["gpus"] = [{"uuid": gpu.uuid, "model": gpu.model} for gpu in reading.gpus]
+        row["gpu_meters"] = list(_gpu_ladder(gpu_rungs, row["gpus"]))
         rungs = parts.meter.rungs()
         row["pod_method"] = next(rung.method for rung in rungs if rung.chosen)
-        row["pod_methods"] = [asdict(rung) for rung in rungs]
+        row["pod_methods"] = [asdict(rung) for rung in _with_node_meter(rungs)]
         row["hardware"] = {
             item.name: getattr(resolution.hardware, item.name) for item in fields(Hardware)
         }
@@ -104,6 +108,7 @@ def _identity_and_factors(parts: Parts, resolution: Resolution, usage: NodeUsage
             sources.setdefault(item.name, "unknown")
     estimate = estimate_window(usage, WHOLE_NODE, factors)
     sources |= energy_sources(estimate)
+    shares = shares_of(usage, parts.reserved, factors.gpu_count(usage))
     return {
         **columns,
         **factor_columns(factors),
@@ -112,7 +117,38 @@ def _identity_and_factors(parts: Parts, resolution: Resolution, usage: NodeUsage
         "cpu_power_source": estimate.cpu_source,
         "gpu_method": estimate.gpu_method,
         "identity_source": sources,
+        "gpus": [
+            {
+                "uuid": gpu.device.uuid,
+                "model": gpu.device.model,
+                "share": gpu.share,
+                "share_method": gpu.share_method,
+            }
+            for gpu in estimate_window(usage, shares, factors).gpus
+        ],
     }
+
+
+def _with_node_meter(rungs: Sequence[RungStatus]) -> Iterator[RungStatus]:
+    """Name the best rung of a pod where it is not set up, too."""
+    methods = [rung.method for rung in rungs]
+    if "cgroup" in methods and "node-meter" not in methods:
+        detail = "not asked here: EMISSIONS_NODE_METER_URL is not set"
+        yield RungStatus("node-meter", available=False, chosen=False, detail=detail, needs=NEEDS)
+    yield from rungs
+
+
+def _gpu_ladder(
+    rungs: Sequence[GpuRung], gpus: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield every way to meter GPUs, best first, also those that are not set up here."""
+    known = {rung.name: rung for rung in rungs}
+    is_metered = any(rung.chosen for rung in rungs)
+    by_table = f"{counted(len(gpus), 'GPU')} of the VM size" if not is_metered else "not needed"
+    table = GpuRung("table", bool(gpus), bool(gpus) and not is_metered, by_table)
+    for name, needs in GPU_NEEDS.items():
+        rung = known.get(name, GpuRung(name, False, False, "not asked here"))  # noqa: FBT003
+        yield {**asdict(table if name == "table" else rung), "needs": needs}
 
 
 def _intensity_now(
@@ -146,6 +182,13 @@ def _as_text(found: dict[str, Any]) -> str:
         _line(rung["method"], _rung_state(rung), _rung_detail(rung))
         for rung in found["pod_methods"]
     ]
+    gpu_ladder = [
+        _line(rung["name"], _rung_state(rung), _rung_detail(rung)) for rung in found["gpu_meters"]
+    ]
+    gpus = [
+        _line(gpu["uuid"] or gpu["model"], gpu["share"], f"share by {gpu['share_method']}")
+        for gpu in found["gpus"]
+    ]
     given = [
         _line(name, entry["value"], entry["source"])
         for name, entry in found["settings"].items()
@@ -156,6 +199,8 @@ def _as_text(found: dict[str, Any]) -> str:
         "hardware (procfs)": hardware,
         "meters": meters,
         "how the pod's part is found, best first": ladder,
+        "how GPUs are metered, best first": gpu_ladder,
+        "the pod's share of each GPU": gpus or ["  none"],
         "tried": tried,
         "settings that are not defaults ('--json' shows all)": given or ["  none"],
     }

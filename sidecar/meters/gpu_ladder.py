@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from sidecar.meters.condition import LOGGED_CHANGES
 from sidecar.meters.gpu_meter import GpuMeter
@@ -26,6 +26,18 @@ class GpuRung:
     available: bool
     chosen: bool
     detail: str
+
+
+@runtime_checkable
+class HasRungs(Protocol):
+    """A meter made of several."""
+
+    def probe(self, monotonic_s: float) -> None:
+        """Ask each of them."""
+
+    def rungs(self) -> tuple[GpuRung, ...]:
+        """Return each of them, best first."""
+        ...
 
 
 class _Tenure:
@@ -123,6 +135,13 @@ class GpuLadder:
         if self._tenure is not None:
             return self._tenure.meter.status()
         return tuple(status for meter in self._meters for status in meter.status())
+
+    def probe(self, monotonic_s: float) -> None:
+        """Ask the meters that are not needed, too: for who wants to know, not for metering."""
+        in_use = None if self._tenure is None else self._tenure.meter
+        for meter in self._meters:
+            if meter is not in_use and not self._closed:
+                meter.read(monotonic_s)
 
     def rungs(self) -> tuple[GpuRung, ...]:
         """Return every meter with what became of it, best first."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from sidecar.meters.gpu_ladder import GpuRung, HasRungs
 from sidecar.meters.gpu_meter import GpuMeter
 from sidecar.meters.reading import GpuReading, MeterStatus
 from sidecar.meters.visible_devices import Selector, named_devices
@@ -143,6 +144,15 @@ class ScopedGpus:
     def status(self) -> tuple[MeterStatus, ...]:
         """How the meter does."""
         return self._meter.status()
+
+    def probe(self, monotonic_s: float) -> None:
+        """Ask every meter behind it."""
+        if isinstance(self._meter, HasRungs):
+            self._meter.probe(monotonic_s)
+
+    def rungs(self) -> tuple[GpuRung, ...]:
+        """Return every meter behind it, best first."""
+        return self._meter.rungs() if isinstance(self._meter, HasRungs) else ()
 
     def close(self) -> None:
         """Let the meter go."""

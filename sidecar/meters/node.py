@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from sidecar.meters.gpu_ladder import GpuRung, HasRungs
 from sidecar.meters.gpu_meter import GpuMeter
 from sidecar.meters.node_history import NodeHistory
 from sidecar.meters.pod.ladder import PodLadder, RungStatus
@@ -90,6 +91,14 @@ class NodeMeter:
         """Return the ladder of sources of the pod's part: tried, chosen, and what each needs."""
         with self._lock:
             return self._pod_ladder.rungs()
+
+    def gpu_rungs(self) -> tuple[GpuRung, ...]:
+        """Ask every meter of GPUs, and return what became of it, best first."""
+        with self._lock:
+            if not isinstance(self._gpus, HasRungs):
+                return ()
+            self._gpus.probe(self._clock())
+            return self._gpus.rungs()
 
     def close(self) -> None:
         """Let go of the GPUs; later readings repeat their last totals."""

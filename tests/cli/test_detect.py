@@ -8,6 +8,7 @@ from sidecar.cli.main import main
 from sidecar.cli.options import SIDECAR
 from sidecar.identity.fields import Identity
 from sidecar.settings import declared_settings
+from tests.fakes.dcgm import ENERGY, FakeDcgm, Gpu, page
 from tests.fakes.imds import FakeImds
 from tests.fakes.trees import PowercapTree
 
@@ -86,3 +87,58 @@ def test_the_text_shows_the_same_for_people(capsys):
 def test_missing_trees_are_told_not_fatal(capsys, tmp_path, flag):
     found = detected(capsys, flag, str(tmp_path / "nothing"))
     assert found["meters"]
+
+
+# -- the ladders -------------------------------------------------------------------------------------
+
+
+POD = {"POD_UID": "u", "POD_NAME": "train-0", "POD_NAMESPACE": "vision"}
+
+
+@pytest.fixture
+def in_a_pod(monkeypatch):
+    for name, value in POD.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_every_way_to_find_the_pods_part_is_there_with_what_it_needs(capsys):
+    rungs = detected(capsys, "--requests-cpu", "1")["pod_methods"]
+    assert [rung["method"] for rung in rungs] == [
+        "node-meter", "cgroup", "shared-pid", "metrics-api", "requests",
+    ]  # fmt: skip
+    assert [rung["method"] for rung in rungs if rung["chosen"]] == ["requests"]
+    assert all(rung["detail"] for rung in rungs)
+    assert all(rung["needs"] for rung in rungs if not rung["available"])
+
+
+@pytest.mark.usefixtures("in_a_pod")
+def test_every_way_to_meter_gpus_was_tried_and_says_what_it_needs(capsys):
+    ours = Gpu("GPU-a", {ENERGY: 5000}, pods=(("vision", "train-0", "train"),))
+    theirs = Gpu("GPU-b", {ENERGY: 9000}, pods=(("other", "x", "y"),))
+    with FakeDcgm(page(ours, theirs)) as exporter:
+        found = detected(capsys, "--dcgm-url", exporter.url, "--requests-gpu", "1")
+    rungs = {rung["name"]: rung for rung in found["gpu_meters"]}
+    assert list(rungs) == ["node-meter", "dcgm", "nvml", "amd", "table"]
+    assert [name for name, rung in rungs.items() if rung["chosen"]] == ["dcgm"]
+    assert "no NVIDIA driver" in rungs["nvml"]["detail"], "it was asked though it is not needed"
+    assert "nodeMeter.enabled=true" in rungs["node-meter"]["needs"]
+    shares = {gpu["uuid"]: (gpu["share"], gpu["share_method"]) for gpu in found["gpus"]}
+    assert shares == {"GPU-a": (1.0, "dcgm"), "GPU-b": (0.0, "dcgm")}
+
+
+def test_where_nothing_meters_gpus_the_table_of_the_vm_size_does(capsys):
+    size = ("--vm-size", "Standard_NC24ads_A100_v4", "--requests-gpu", "1")
+    found = detected(capsys, *size)
+    assert [rung["name"] for rung in found["gpu_meters"] if rung["chosen"]] == ["table"]
+    (gpu,) = found["gpus"]
+    assert (gpu["uuid"], gpu["share"], gpu["share_method"]) == (None, 1.0, "requests")
+    assert main(["detect", *size]) == 0
+    text = capsys.readouterr().out
+    assert "how GPUs are metered, best first" in text
+    assert "· needs a dcgm-exporter on the node" in text
+
+
+def test_a_machine_without_gpus_has_none_in_use(capsys):
+    found = detected(capsys)
+    assert (found["gpus"], [r for r in found["gpu_meters"] if r["chosen"]]) == ([], [])
