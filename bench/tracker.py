@@ -61,13 +61,21 @@ def of_process(function):
 def quotient(tracked, seconds):
     "Median over pairs, without and with a tracker that has begun: other work meets both."
     rounds = rounds_in(seconds / 8)
-    quotients = []
-    for _ in range(4):
-        plain = of_process(lambda: work(rounds))
+
+    def timed():
+        time.sleep(0.5)
+        return of_process(lambda: work(rounds))
+
+    def within():
         with tracked():
-            time.sleep(0.5)
-            quotients.append(of_process(lambda: work(rounds)) / plain)
-    return sorted(quotients)[1]
+            return timed()
+
+    quotients = []
+    for turn in range(4):
+        first, second = (timed, within) if turn % 2 else (within, timed)
+        one, other = first(), second()
+        quotients.append(other / one if turn % 2 else one / other)
+    return sum(sorted(quotients)[1:3]) / 2
 
 def peak_mib():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
