@@ -134,7 +134,8 @@ class EmissionRecord:
     gpu_method: str | None = column("methods of the GPUs, joined by ' + '")
     pod_method: str | None = column(
         "how the pod's shares were found: node-meter, cgroup, kubelet, shared-pid, metrics-api, "
-        "process-tree, requests or whole-node; unallocated: what no pod of the node used"
+        "process-tree, requests or whole-node; unallocated: what no pod of the node used. With kubelet "
+        "and metrics-api the CPU figures are of half a minute and a minute before the window"
     )
     quality: Quality = column(
         "weakest of the CPU's and GPUs' methods: measured (counters), estimated (model fed with "
