@@ -8,13 +8,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from sidecar.agent import Agent, Clock, Parts, Waiter, Wake
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.identity.resolve import IdentityResolver, ResolverConfig
 from sidecar.meters.node import NodeMeter
-from sidecar.meters.nvml import NvmlMeter
+from sidecar.meters.pod.ladder import PodLadder
 from sidecar.meters.pod.requests import RequestsSource, Reservation
 from sidecar.meters.proc import ProcMeter
 from sidecar.meters.rapl import RaplMeter
@@ -212,8 +212,8 @@ def simulate(
     meter = NodeMeter(
         ProcMeter(node.proc.root),
         RaplMeter(directory / "sys", clock=clock.monotonic_s),
-        cast("NvmlMeter", _Gpus(node)),
-        RequestsSource(reserved),
+        _Gpus(node),
+        PodLadder((), RequestsSource(reserved)),
         clock=clock.monotonic_s,
     )
     with FakeImds(serve({**AKS_SPOT_GPU, "vmSize": kind.vm_size})) as imds:
@@ -223,10 +223,16 @@ def simulate(
             raise RuntimeError("the fake IMDS has not answered in 10 s")
     agent = Agent(
         Parts(
-            settings, identity, meter, Catalogue(), "requests", reserved, clock, open_transport,
+            settings=settings,
+            identity=identity,
+            meter=meter,
+            catalogue=Catalogue(),
+            reserved=reserved,
+            clock=clock,
+            open_transport=open_transport,
             boot_id=BOOT_ID,
         )
-    )  # fmt: skip
+    )
     agent.open()
     agent.close(agent.run(_waiter(node, course)))
     return agent
