@@ -181,6 +181,17 @@ def parse_container(text: str) -> str:
     return name
 
 
+def parse_account(text: str) -> str:
+    """Service account as NAMESPACE/NAME, each as Kubernetes allows it."""
+    account = text.strip()
+    if not re.fullmatch(r"[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}", account, re.ASCII):
+        raise ValueError(
+            f"{_shortened(text)} is no service account; write it as NAMESPACE/NAME, such as "
+            "emissions/node-meter"
+        )
+    return account
+
+
 def parse_zone(text: str) -> str:
     """Zone of an electricity grid, such as DE or GB-13, or a location, such as westeurope."""
     zone = text.strip()
@@ -603,6 +614,13 @@ class Settings:
         "segments stored at the same time, 1 to 256; four times as many may wait, more come again",
         metavar="N",
         default=16,
+        group="collector",
+    )
+    node_meter_account: str | None = setting(
+        parse_account,
+        "service account of the node meter, NAMESPACE/NAME: who alone may tell what a node used that no "
+        "pod did",
+        metavar="NAMESPACE/NAME",
         group="collector",
     )
     handover_key_file: Path | None = setting(

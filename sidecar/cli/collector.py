@@ -62,6 +62,7 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
         audience=settings.audience,
         receipts=open_receipts(key_file) if key_file else None,
         intensity=open_intensity(settings),
+        node_meter=settings.node_meter_account,
         uploads=settings.uploads,
     )
     return Service(collector_app(parts), Serving(host=host, port=port, tls=tls), parts.readiness)

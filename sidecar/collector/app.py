@@ -23,7 +23,7 @@ from sidecar.collector.limits import Gate, Limits, PodRates, retry_after_s
 from sidecar.collector.metrics import CollectorMetrics
 from sidecar.collector.node_facts import Nodes
 from sidecar.collector.refusal import Refusal, shown
-from sidecar.collector.storing import Stored, Storing
+from sidecar.collector.storing import Checks, Stored, Storing
 from sidecar.collector.token_review import Caller, ReviewOutcome, TokenReviewer
 from sidecar.collector_client import (
     HANDOVER_HEADER,
@@ -46,13 +46,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What the application is made of. `check_again_s`: until storage can be reached."""
+    """What the application is made of. `check_again_s`: until storage can be reached.
+
+    `node_meter` is the service account, NAMESPACE/NAME, that may send records of a node's own.
+    """
 
     backend: Backend
     cluster: Cluster
     audience: str
     receipts: Receipts | None = None
     intensity: IntensitySource | None = None
+    node_meter: str | None = None
     uploads: int = 16
     limits: Limits = field(default_factory=Limits)
     readiness: Readiness = field(default_factory=Readiness)
@@ -92,7 +96,8 @@ class _Collector:
         self._uploads = asyncio.Semaphore(parts.uploads)
         self._upload_threads = CapacityLimiter(parts.uploads)
         self._cluster_threads = CapacityLimiter(CALLS_MAX)
-        self._storing = Storing(parts.backend, parts.cluster, parts.receipts, parts.limits)
+        checks = Checks(parts.limits, parts.receipts, parts.node_meter)
+        self._storing = Storing(parts.backend, parts.cluster, checks)
         self._nodes = Nodes(parts.cluster, self._asked)
         self._intensities: Intensities | None = None
         if parts.intensity is not None:

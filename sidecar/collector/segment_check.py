@@ -13,11 +13,13 @@ from typing import Any, Final, Protocol
 
 from sidecar.collector.limits import Limits
 from sidecar.collector.refusal import Refusal, shown
+from sidecar.meters.reading import PodMethod
 from sidecar.record import EmissionRecord
 from sidecar.segment import NotASegment, SegmentName, TooLong, blob_name, inflated
 from sidecar.validation import YEARS, InvalidRecord, RecordValidator
 
 _ORIGINS_MAX: Final = 8
+_NODES_OWN: Final[PodMethod] = "unallocated"
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,9})?Z", re.ASCII)
 
 
@@ -60,7 +62,8 @@ class CheckedSegment:
     """A segment that may be stored, if it is its owner's.
 
     `sha256` is of the NDJSON, in hex. `origins` are the different ones of the records; an honest
-    segment has one, or two: its first record may not know the node yet.
+    segment has one, or two: its first record may not know the node yet. `is_nodes_own`: some record
+    says what a node used that no pod did.
     """
 
     first: Mapping[str, Any]
@@ -69,6 +72,7 @@ class CheckedSegment:
     sha256: str
     name: str
     handed_over_name: str
+    is_nodes_own: bool = False
 
 
 def check_segment(content: bytes, validator: RecordValidator, limits: Limits) -> CheckedSegment:
@@ -114,6 +118,7 @@ class _Check:
         self._first_row: Mapping[str, Any] = {}
         self._last: SegmentName | None = None
         self._origins: dict[Origin, None] = {}
+        self._is_nodes_own = False
         self._records = 0
 
     def add(self, line: bytes) -> None:
@@ -130,6 +135,7 @@ class _Check:
             _require_same_process(self._first, record, self._last, name)
         self._last = name
         self._records += 1
+        self._is_nodes_own |= _NODES_OWN in (record.pod_method or "").split(" + ")
         self._note_origin(Origin(record.namespace, record.pod, record.pod_uid, record.node))
 
     def _note_origin(self, origin: Origin) -> None:
@@ -151,6 +157,7 @@ class _Check:
             sha256,
             blob_name(self._first_row),
             blob_name(self._first_row, handed_over=True),
+            self._is_nodes_own,
         )
 
 

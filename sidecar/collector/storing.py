@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sidecar.collector.backend import Backend
 from sidecar.collector.handover import Holder, Receipts, require_holder
 from sidecar.collector.limits import Limits, retry_after_s
-from sidecar.collector.refusal import Refusal
+from sidecar.collector.refusal import Refusal, shown
 from sidecar.collector.segment_check import CheckedSegment, check_segment, foreign_field
 from sidecar.collector.token_review import Caller
 from sidecar.segment import Parcel
@@ -38,6 +38,15 @@ class Stored:
         return "handed_over" if self.handed_over else "created"
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What segments are held to. `node_meter`: a service account, NAMESPACE/NAME; None: nobody's."""
+
+    limits: Limits
+    receipts: Receipts | None = None
+    node_meter: str | None = None
+
+
 class Pods(Protocol):
     """Who knows which pods run."""
 
@@ -49,13 +58,12 @@ class Pods(Protocol):
 class Storing:
     """Stores segments; calls block, and any thread may make them."""
 
-    def __init__(
-        self, backend: Backend, pods: Pods, receipts: Receipts | None, limits: Limits
-    ) -> None:
+    def __init__(self, backend: Backend, pods: Pods, checks: Checks) -> None:
         self._backend = backend
         self._pods = pods
-        self._receipts = receipts
-        self._limits = limits
+        self._receipts = checks.receipts
+        self._limits = checks.limits
+        self._node_meter = checks.node_meter
         self._validator = RecordValidator()
         self._takes = True
 
@@ -65,6 +73,8 @@ class Storing:
         `receipt` proves whose it is where the caller's pod is another than the records'.
         """
         segment = check_segment(content, self._validator, self._limits)
+        if segment.is_nodes_own:
+            self._require_node_meter(caller)
         foreign = foreign_field(segment.origins, caller)
         plain = _parcel(segment, content, segment.name)
         if foreign is None:
@@ -74,6 +84,21 @@ class Storing:
         holder = require_holder(self._receipts, receipt, caller)
         self._require_gone(segment, holder)
         return self._taken_over(plain, _parcel(segment, content, segment.handed_over_name))
+
+    def _require_node_meter(self, caller: Caller) -> None:
+        """Refuse what others say that a node used: pods could take their neighbours' figures away."""
+        account = f"{caller.namespace}/{caller.service_account}"
+        if account == self._node_meter:
+            return
+        known = f"which is {shown(self._node_meter)}"
+        if self._node_meter is None:
+            known = "and this collector knows none: set EMISSIONS_NODE_METER_ACCOUNT"
+        raise Refusal(
+            403,
+            "not_node_meter",
+            f"pod_method 'unallocated' is for records of the node meter alone, {known}; the caller is "
+            f"{shown(account)}",
+        )
 
     def _require_gone(self, segment: CheckedSegment, holder: Holder) -> None:
         foreign = foreign_field(segment.origins, holder)

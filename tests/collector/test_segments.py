@@ -193,6 +193,33 @@ def test_a_foreign_record_behind_many_nodes_is_found_too(collector, api, root) -
     assert stored_files(root) == []
 
 
+NODES_OWN = {"pod_method": "unallocated", "energy_kwh": 0.0, "node_cpu_energy_kwh": 0.0}
+
+
+@pytest.mark.parametrize("method", ["unallocated", "cgroup + unallocated"])
+@pytest.mark.parametrize("account", [None, "emissions/node-meter"])
+def test_no_pod_but_the_node_meter_tells_what_its_node_used(
+    start, token, root, account, method
+) -> None:
+    """Else it could tell that the node used nothing, and its neighbours would lose their figures."""
+    collector = start(node_meter=account)
+    content = segment(record(1), record(2, **{**NODES_OWN, "pod_method": method}))
+    detail = refused(collector.post(content, token), 403, "not_node_meter")
+    assert (account or "EMISSIONS_NODE_METER_ACCOUNT") in detail
+    assert stored_files(root) == []
+
+
+def test_the_node_meter_is_known_by_its_service_account(start, api) -> None:
+    collector = start(node_meter="emissions/node-meter")
+    meter = replace(POD, namespace="emissions", service_account="node-meter", pod="node-meter-x7")
+    about = {name: getattr(meter, name) for name in ("namespace", "service_account", "pod")}
+    content = segment(record(1, meter, **NODES_OWN))
+    assert collector.post(content, api.token(**about)).status_code == 201
+    namesake = {**about, "namespace": "team-a"}
+    content = segment(record(2, replace(meter, namespace="team-a"), **NODES_OWN))
+    refused(collector.post(content, api.token(**namesake)), 403, "not_node_meter")
+
+
 def test_a_deleted_pods_token_is_taken_for_seconds_only(start, api, token) -> None:
     collector = start()
     assert collector.post(segment(), token).status_code == 201
