@@ -151,16 +151,16 @@ def test_nothing_of_ours_needs_a_privilege(value_set: str) -> None:
 
 
 @pytest.mark.parametrize("value_set", VALUE_SETS)
-def test_only_the_collector_and_the_test_talk_to_the_kubernetes_api(value_set: str) -> None:
+def test_only_who_asks_the_kubernetes_api_has_a_token_for_it(value_set: str) -> None:
     for document in render(value_set).documents:
         for template in pod_templates(document):
             component = template["metadata"]["labels"]["app.kubernetes.io/component"]
             mounts_token = template["spec"]["automountServiceAccountToken"]
-            assert mounts_token is (component in ("collector", "node-meter", "test"))
+            assert mounts_token is (component in ("collector", "node-meter", "report", "test"))
 
 
 def test_the_collector_may_review_tokens_and_get_pods_and_nodes_and_no_more() -> None:
-    rules = render("blob").one("ClusterRole")["rules"]
+    rules = render("blob").one("ClusterRole", "-collector")["rules"]
     allowed = {(rule["resources"][0], *rule["verbs"]) for rule in rules}
     assert allowed == {("tokenreviews", "create"), ("nodes", "get"), ("pods", "get")}
 
@@ -372,6 +372,14 @@ def test_the_node_meter_may_review_tokens_and_no_more() -> None:
     ]
 
 
+def test_the_collector_knows_the_service_account_of_the_node_meter() -> None:
+    rendered = render("node-meter", "--set=collector.backend=directory")
+    (collector,) = pod_templates(rendered.one("Deployment", "-collector"))
+    (meter,) = pod_templates(rendered.one("DaemonSet"))
+    account = f"--node-meter-account=emissions/{meter['spec']['serviceAccountName']}"
+    assert account in collector["spec"]["containers"][0]["args"]
+
+
 def test_sidecars_ask_the_node_meter_of_their_own_node_with_a_token() -> None:
     rendered = render("node-meter")
     service = rendered.one("Service", "-node-meter")
@@ -389,7 +397,8 @@ def test_by_default_sidecars_hold_no_token_of_the_kubernetes_api() -> None:
 
 
 def test_the_collector_may_not_get_pods_where_nothing_is_handed_over() -> None:
-    rules = render("blob", "--set=collector.handoverKey.mode=none").one("ClusterRole")["rules"]
+    rendered = render("blob", "--set=collector.handoverKey.mode=none")
+    rules = rendered.one("ClusterRole", "-collector")["rules"]
     assert {rule["resources"][0] for rule in rules} == {"tokenreviews", "nodes"}
 
 
@@ -432,6 +441,73 @@ def test_a_report_of_many_records_may_take_longer() -> None:
         return int(job["activeDeadlineSeconds"])
 
     assert (deadline(), deadline("--set=report.activeDeadlineSeconds=14400")) == (3600, 14400)
+
+
+def report_containers(*options: str, value_set: str = "blob") -> list[dict[str, Any]]:
+    job = render(value_set, *options).one("CronJob")
+    (template,) = pod_templates(job)
+    spec = template["spec"]
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def test_the_report_looks_for_pods_without_records_with_the_least_rights() -> None:
+    rendered = render("blob")
+    (container, *_) = report_containers()
+    assert "--tracked-pods" in container["args"]
+    assert "--namespace-opt-in=all" in container["args"]
+    rules = rendered.one("ClusterRole", "-report")["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["pods"], ["list"]),
+        (["namespaces"], ["list"]),
+    ]
+
+
+def test_where_namespaces_opt_nothing_in_they_are_not_listed() -> None:
+    rendered = render("blob", "--set=injection.namespaceOptIn=none")
+    rules = rendered.one("ClusterRole", "-report")["rules"]
+    assert [rule["resources"] for rule in rules] == [["pods"]]
+
+
+def test_a_report_that_may_not_look_for_pods_has_no_rights_and_no_token() -> None:
+    rendered = render("blob", "--set=report.trackedPods=false")
+    names = [one["metadata"]["name"] for one in rendered.of_kind("ClusterRole")]
+    assert not [name for name in names if name.endswith("-report")]
+    (template,) = pod_templates(rendered.one("CronJob"))
+    assert template["spec"]["automountServiceAccountToken"] is False
+    assert "--tracked-pods" not in template["spec"]["containers"][0]["args"]
+
+
+def test_budgets_and_the_export_of_azure_are_handed_over() -> None:
+    budgets = '--set-json=report.budgets={"llm=a": "250kg", "b c": "20 kWh"}'
+    (container, *_) = report_containers(budgets, "--set=report.azureExport=exports/carbon.csv")
+    args = container["args"]
+    assert [one for one in args if one.startswith("--budget")] == [
+        "--budget=b c=20 kWh",
+        "--budget=llm=a=250kg",
+    ]
+    assert "--azure-export=az://records/exports/carbon.csv" in args
+
+
+def test_the_export_of_azure_lies_beside_the_records_of_a_directory() -> None:
+    (container, *_) = report_containers(
+        "--set=report.azureExport=carbon.csv", value_set="directory"
+    )
+    assert "--azure-export=/records/carbon.csv" in container["args"]
+
+
+@pytest.mark.parametrize("value_set", ["blob", "directory"])
+def test_the_report_comes_before_compaction_and_only_that_may_write(value_set: str) -> None:
+    first, second = report_containers("--set=report.compact=true", value_set=value_set)
+    assert (first["args"][:1], second["args"][:2]) == (["report"], ["report", "compact"])
+    for container, is_read_only in ((first, True), (second, False)):
+        for mount in container["volumeMounts"]:
+            if mount["mountPath"] == "/records":
+                assert mount.get("readOnly", False) is is_read_only
+
+
+def test_an_identity_that_writes_no_report_compacts_nothing() -> None:
+    options = ("--set=report.compact=true", "--set=report.writeTo=")
+    assert len(report_containers(*options)) == 1
 
 
 def test_cert_manager_renews_the_certificate_and_keeps_the_authority() -> None:
