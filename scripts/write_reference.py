@@ -23,6 +23,7 @@ from typing import Any, Final
 from prometheus_client import ProcessCollector
 from pydantic import TypeAdapter
 
+import sidecar
 from sidecar import outbox
 from sidecar.cli import main as command_line
 from sidecar.cli.catalogue import TABLES
@@ -44,6 +45,7 @@ from sidecar.settings import (
     environment_name,
     flag_name,
 )
+from sidecar.tracking import options
 from sidecar.units import Figure
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -237,8 +239,8 @@ def settings_page() -> str:
         "## Azure Blob\n\n`run`, `exec`, `detect`, `collector`; `report` and `verify` for `az://…`, "
         "without `--blob-container`.",
         _settings_table("blob"),
-        "## Python API\n\nWhat `sidecar.EmissionsTracker` and `sidecar.phase` read beside the above, which "
-        "they take from environment and files, too. `exec` sets it for its command.",
+        "## Python API\n\nWhat `sidecar.EmissionsTracker` and `sidecar.phase` read beside the above, "
+        "which they take from environment and files, too. `exec` sets it for its command.",
         _settings_table("program"),
         "## Collector\n\n`collector`, which takes `--listen`, `--transport-directory` and the "
         "log's, too.",
@@ -368,6 +370,8 @@ def type_text(kind: object) -> str:
         return ", ".join(code(word) for word in arguments)
     if origin is tuple:
         return "list of objects"
+    if arguments[1:] == (float,):
+        return "object of numbers"
     return names.get(kind, "object of text")
 
 
@@ -600,6 +604,51 @@ def _process_rows() -> Iterator[tuple[str, str, str, str, str]]:
         yield code(name), family.type, metric_unit(name), "", family.documentation
 
 
+# --- Python API ---------------------------------------------------------------------------------
+
+
+def python_api_page() -> str:
+    """Return what the package offers, and the parameters of the trackers beside CodeCarbon's."""
+    offered = ((name, getattr(sidecar, name)) for name in sidecar.__all__)
+    trackers = ", ".join(code(f"{kind.__name__}") for kind in _WITH_PARAMETERS)
+    rules = ((code(name), rule.verdict, rule.note) for name, rule in options.RULES.items())
+    return page(
+        "Python API",
+        "What `import sidecar` offers; the rest of the package is not part of it. How to use it: "
+        "[meter Python code](../how-to/meter-python-code.md).",
+        table(("name", "is"), ((code(name), _api_text(thing)) for name, thing in offered)),
+        *(_members(kind) for kind in (sidecar.EmissionsTracker, sidecar.EmissionsData)),
+        f"## Parameters\n\nThose of CodeCarbon 3.3.2, in its order, for {trackers}; the last six are "
+        "none of `EmissionsTracker`. One that is not offered changes nothing, and that is said in the "
+        "log, once; so is a value that cannot be: the default holds then.",
+        table(("parameter", "here", "how it differs, or what to do instead"), rules),
+    )
+
+
+_WITH_PARAMETERS: Final = (
+    sidecar.EmissionsTracker,
+    sidecar.OfflineEmissionsTracker,
+    sidecar.track_emissions,
+)
+
+
+def _api_text(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").partition("\n\n")[0]
+
+
+def _members(kind: type) -> str:
+    """Return the public attributes of a class, or the columns of a result."""
+    if kind is sidecar.EmissionsData:
+        names = ", ".join(code(item.name) for item in fields(kind))
+        return f"## EmissionsData\n\n{_api_text(kind)}\n\n{names}, and `values`: all of it by name."
+    rows = [
+        (code(name), _api_text(member))
+        for name, member in vars(kind).items()
+        if not name.startswith("_")
+    ]
+    return f"## {kind.__name__}\n\n" + table(("name", "does"), rows)
+
+
 # --- all of it ----------------------------------------------------------------------------------
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
@@ -611,6 +660,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "catalogue.md": catalogue_page,
     "constants.md": constants_page,
     "metrics.md": metrics_page,
+    "python-api.md": python_api_page,
 }
 
 
