@@ -10,7 +10,7 @@ from typing import Final
 
 from sidecar.meters.pod.process_tree import ProcessTable
 
-MARK: Final = "_EMISSIONS_METERED_BY"
+MARK: Final = "_SIDECAR_METERED_BY"
 """`<pid>.<ticks since boot when it started>`; not a setting, so not named like one."""
 
 GENERATIONS_MAX: Final = 64
