@@ -190,27 +190,48 @@ def _lists(headings: Sequence[str], rows: Sequence[tuple[Text | str, ...]]) -> T
 
 
 def _sources(model: Mapping[str, Any]) -> Iterator[str]:
-    """Name the factors used, as their licences ask for."""
-    used = (factors for project in model["projects"] for factors in project["factors"])
-    lines = (
-        f"{factors['region'] or 'region unknown'}: {_intensity(factors)}; {_pue(factors)}"
-        for factors in used
-    )
-    yield from dict.fromkeys(_printable(line) for line in lines)
+    """Name the factors used, as their licences ask for; once where only the time differs."""
+    found: dict[tuple[Any, ...], list[float]] = {}
+    for project in model["projects"]:
+        for factors in project["factors"]:
+            key = tuple(factors[name] for name in _FACTORS)
+            ends = (
+                factors[f"carbon_intensity{end}_g_per_kwh"] for end in ("", "_least", "_greatest")
+            )
+            found.setdefault(key, []).extend(grams for grams in ends if grams is not None)
+    for key, grams in found.items():
+        factors = dict(zip(_FACTORS, key, strict=True))
+        place = factors["region"] or "region unknown"
+        yield _printable(f"{place}: {_intensity(factors, grams)}; {_pue(factors)}")
 
 
-def _intensity(factors: Mapping[str, Any]) -> str:
+_FACTORS: Final = (
+    "region",
+    "carbon_intensity_source",
+    "carbon_intensity_year",
+    "pue",
+    "pue_source",
+)
+
+
+def _intensity(factors: Mapping[str, Any], grams: Sequence[float]) -> str:
     source, year = factors["carbon_intensity_source"], factors["carbon_intensity_year"]
-    if factors["carbon_intensity_g_per_kwh"] is None:
+    if not grams:
         return "carbon intensity not known"
-    named = f", {source}{f' ({year})' if year else ''}" if source else ", source not named"
-    return f"{amount(factors['carbon_intensity_g_per_kwh'])} g/kWh{named}"
+    named = f"{source}{f' ({year})' if year else ''}" if source else "source not named"
+    least, greatest = amount(min(grams)), amount(max(grams))
+    value = least if least == greatest else f"{least} to {greatest}"
+    return f"{value} g/kWh, {named}"
 
 
 def _pue(factors: Mapping[str, Any]) -> str:
     if factors["pue"] is None:
         return "no PUE applied"
     return f"PUE {amount(factors['pue'])}, {factors['pue_source'] or 'source not named'}"
+
+
+_THOUSANDS: Final = 10.0
+"""Up to so many thousands stay in the smaller unit, or small projects would be rows of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +246,8 @@ class _Units:
         largest_kwh = max((row["energy_kwh"] or 0.0 for row in projects), default=0.0)
         largest_g = max((row["emissions_g"] or 0.0 for row in projects), default=0.0)
         return cls(
-            unit_for(largest_kwh, ENERGIES_KWH[1:]),  # no GWh: the small ones would vanish
-            unit_for(max(largest_g, 1.0), MASSES_G[1:]),
+            unit_for(largest_kwh / _THOUSANDS, ENERGIES_KWH),
+            unit_for(max(largest_g / _THOUSANDS, 1.0), MASSES_G),
         )
 
     @property

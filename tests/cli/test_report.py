@@ -46,7 +46,7 @@ def test_a_report_twice_is_the_same_report(volume, capsys):
     for _ in range(2):
         main(["report", str(volume), "--json"])
         documents.append(json.loads(capsys.readouterr().out))
-        del documents[-1]["generated_at"]
+        del documents[-1]["generated_at"], documents[-1]["coverage"]["last_record_age_days"]
     assert documents[0] == documents[1]
 
 
@@ -162,7 +162,7 @@ def test_a_terminal_that_is_too_narrow_gets_a_list_with_whole_numbers(volume, ca
     main(["report", str(volume)])
     text = capsys.readouterr().out
     assert "…" not in text
-    assert re.search(r"energy kWh +2 *\n", text)
+    assert re.search(r"energy Wh +2,000 *\n", text)
 
 
 def test_settings_of_other_commands_are_not_obeyed(volume, monkeypatch):
@@ -243,14 +243,14 @@ def test_many_projects_are_cut_and_the_rest_is_counted(tmp_path, capsys):
 def test_amounts_come_in_the_unit_that_suits_the_largest(tmp_path, capsys):
     write(
         tmp_path / "a.ndjson",
-        record("a.1", energy_kwh=1793.798, emissions_g=5e5),
+        record("a.1", energy_kwh=17937.98, emissions_g=5e5),
         record("b.1", project="small", energy_kwh=0.5, emissions_g=100.0),
     )
     main(["report", str(tmp_path)])
     text = capsys.readouterr().out
     assert "energy MWh" in text
     assert "kg CO2e" in text
-    assert "1.79" in text
+    assert "17.9" in text
 
 
 def test_what_is_not_known_of_the_factors_is_said_in_words(volume, capsys):
@@ -327,3 +327,14 @@ def test_an_api_that_refuses_ends_no_report_and_is_told(volume, api, kubernetes,
     assert "pods that asked to be tracked were not looked up" in text
     assert "list on pods" in text
     assert (volume / "reports" / "v1" / "index.html").is_file()
+
+
+def test_an_intensity_that_varies_is_named_once_with_its_range(tmp_path, capsys):
+    rows = [
+        record(f"p{n}.1", project=f"p{n}", region="westeurope", carbon_intensity_source="by the hour",
+               carbon_intensity_g_per_kwh=100.0 + n)
+        for n in range(3)
+    ]  # fmt: skip
+    write(tmp_path / "a.ndjson", *rows)
+    main(["report", str(tmp_path)])
+    assert "westeurope: 100 to 102 g/kWh, by the hour" in " ".join(capsys.readouterr().out.split())

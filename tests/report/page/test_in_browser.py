@@ -212,7 +212,7 @@ def test_a_selection_of_unknown_quality_is_not_said_to_be_unmeasured(visit, tmp_
     projects = [{"project": "p", "energy_kwh": 2.0, "energy_measured_kwh": 2.0}]
     model = {"projects": projects, "project_day_regions": [day, later]}
     page = visit(write(tmp_path, model).index)
-    assert column(page, PROJECTS, 7) == ["100 %"]
+    assert column(page, PROJECTS, 7) == ["measured"]
     page.fill("#from", "2026-01-02")
     assert column(page, PROJECTS, 7) == ["–"]
 

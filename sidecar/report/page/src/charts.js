@@ -210,14 +210,14 @@ export function hourLines(regions, { width }) {
   return plot({
     ariaLabel: "Carbon intensity by hour of the day, UTC",
     ariaDescription: shown.map((region) => `${region.name}: ${region.hours.map((value, hour) => `${hour} h ${amount(value)}`).join(", ")}`).join("; "),
-    width, height: width < 480 ? 200 : 230, marginLeft: 48, marginRight: width < 480 ? 16 : 120, marginTop: 28,
+    width, height: width < 480 ? 200 : 230, marginLeft: 48, marginRight: width < 480 ? 16 : 16 + Math.max(0, ...shown.map((region) => widthOf(region.name))), marginTop: 28,
     x: { label: null, domain: [0, 23], ticks: [0, 3, 6, 9, 12, 15, 18, 21], tickFormat: (hour) => `${String(hour).padStart(2, "0")}:00` },
     y: { label: "g CO₂e/kWh", grid: true, labelArrow: "none", ticks: 5, nice: true, zero: true },
     color: { type: "identity" },
     marks: [
       Plot.ruleY([0], { stroke: "var(--line-strong)" }),
       Plot.lineY(points, { x: "hour", y: "value", z: "name", stroke: "colour", strokeWidth: 2.25, curve: "monotone-x" }),
-      width < 480 ? null : Plot.text(lasts, { x: "hour", y: "value", text: (point) => label(point.name, 18), textAnchor: "start", dx: 8, fill: "var(--text)", fontWeight: 600 }),
+      width < 480 ? null : Plot.text(lasts, { x: "hour", y: "value", text: (point) => label(point.name), textAnchor: "start", dx: 8, fill: "var(--text)", fontWeight: 600 }),
       Plot.tip(points, Plot.pointer({ x: "hour", y: "value", fill: "var(--surface)", stroke: "var(--line-strong)", title: (point) => `${point.name}\n${String(point.hour).padStart(2, "0")}:00 UTC\n${amount(point.value)} g CO₂e/kWh` })),
     ],
   });

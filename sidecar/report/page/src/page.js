@@ -60,15 +60,27 @@ const idleShare = (sums) => (sums.energy_kwh && idleOf(sums) !== null ? idleOf(s
 const measuredShare = (sums) =>
   isUnknown(sums.energy_measured_kwh) || !sums.energy_kwh ? null : sums.energy_measured_kwh / sums.energy_kwh;
 const bounds = (sums) => range(sums.emissions_low_g, sums.emissions_high_g, mass);
-const qualityText = (sums) =>
+const qualityParts = (sums) =>
   [["measured", sums.energy_measured_kwh], ["estimated", sums.energy_estimated_kwh], ["modelled", sums.energy_modelled_kwh]]
     .filter(([, kwh]) => kwh > 0)
+    .sort(([, a], [, b]) => b - a);
+const qualityText = (sums) =>
+  qualityParts(sums)
     .map(([name, kwh]) => `${percent(kwh / sums.energy_kwh)} ${name}`)
     .join(", ") || "not known";
 const boundedPart = (kwh, sums) => {
   const part = cubes.partOf(kwh, sums);
   return `${mass(part.emissions_g)} CO₂e, ${bounds(part)}`;
 };
+
+// How most of the energy was obtained, in a word or two.
+function obtained(row) {
+  const parts = qualityParts(row);
+  if (!parts.length) return UNKNOWN;
+  const [name, kwh] = parts[0];
+  const share = kwh / row.energy_kwh;
+  return share > 0.995 ? name : `${percent(share)} ${name}`;
+}
 
 function facts(entries) {
   return element("dl", { class: "facts" }, ...entries.filter(([, text]) => text).map(([name, text]) =>
@@ -138,7 +150,7 @@ const measured = (start) => [
   { name: "Energy", value: (row) => row.energy_kwh ?? null, text: (row) => energy(row.energy_kwh), number: true },
   ...start,
   { name: "Idle", value: (row) => idleShare(row), text: (row) => percent(idleShare(row)), number: true },
-  { name: "Measured", value: (row) => measuredShare(row), text: (row) => percent(measuredShare(row)), number: true },
+  { name: "Obtained", value: (row) => measuredShare(row), text: obtained, number: true },
 ];
 const gpuHours = { name: "GPU-hours", value: (row) => row.gpu_hours ?? null, text: (row) => amount(row.gpu_hours), number: true };
 
@@ -182,8 +194,8 @@ function drawComponents(sums) {
   const parts = charts.COMPONENTS.map(([key, name, colour]) => ({ name, value: sums[key] ?? null, colour }));
   const whole = parts.reduce((sum, part) => sum + (part.value ?? 0), 0);
   chart("components", (width) => (whole > 0 ? withLegend(parts, whole, "Energy by component", width) : empty("No energy is known in this selection.")));
-  table("components", "Energy by component", ["Component", "Energy", "Share", "Emissions, with bounds"], parts.map((part) => [
-    part.name, energy(part.value), isUnknown(part.value) || !whole ? UNKNOWN : percent(part.value / whole), isUnknown(part.value) ? UNKNOWN : boundedPart(part.value, sums)]));
+  table("components", "Energy by component", ["Component", "Energy", "Emissions, with bounds"], parts.map((part) => [
+    part.name, energy(part.value), isUnknown(part.value) ? UNKNOWN : boundedPart(part.value, sums)]));
 }
 
 function drawIdle(sums) {
