@@ -1,11 +1,11 @@
 """What the programs of a pod may ask and tell their sidecar over the pod's loopback, and nobody else.
 
 `POST /v1/phases`: which phase the program is in. `GET /v1/run`: the totals of the run so far. Whoever
-calls from another address than loopback is refused. What is told is not trusted: it is bounded, and
-decides nothing but how the time of windows is named.
+calls from another address than loopback is refused, and so is what a browser or a proxy hands on to
+loopback, for whoever asked it: a page on a developer's machine, a service mesh in the pod. What is
+told is not trusted: it is bounded, and decides nothing but how the time of windows is named.
 """
 
-import ipaddress
 import json
 import math
 import re
@@ -26,7 +26,7 @@ from sidecar.phases import (
     valid_phase,
 )
 from sidecar.record import to_mapping
-from sidecar.status import Answer, Asked
+from sidecar.status import Answer, Asked, is_loopback
 from sidecar.version import VERSION
 
 CALLS_PER_S: Final = 20
@@ -37,6 +37,15 @@ FRESH_S: Final = 0.2
 
 _PROCESS: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _JSON: Final = "application/json"
+"""A page may send other kinds of content to another origin without asking first (Fetch standard, "CORS
+protocol"); for this one its browser asks with OPTIONS, which is refused."""
+
+_HANDED_ON: Final = (
+    "origin", "referer", "sec-fetch-", "forwarded", "via", "x-forwarded-", "x-real-ip", "x-envoy-",
+    "l5d-",
+)  # fmt: skip
+"""What the names of headers begin with that browsers and proxies add (RFC 9110 §7.6.3, RFC 7239, Fetch;
+Istio's Envoy and Linkerd hand on over loopback what comes from other pods)."""
 
 
 class ProgramCalls:
@@ -69,11 +78,13 @@ class ProgramCalls:
         if asked.path not in self._paths:
             return None
         is_told = asked.path == self._paths[0]
-        if not _is_loopback(asked.peer):
+        if not _is_of_this_pod(asked):
             return Answer(403, b"only containers of this pod may ask, over its loopback address\n")
         method = "POST" if is_told else "GET"
         if asked.method != method:
             return Answer(405, f"{method} is wanted\n".encode(), allow=method)
+        if is_told and not _is_json(asked):
+            return Answer(415, f"Content-Type {_JSON} is wanted\n".encode())
         if not self._rate.allows():
             return Answer(429, f"more than {CALLS_PER_S} calls a second\n".encode())
         return self._told(asked.body) if is_told else self._run()
@@ -154,13 +165,15 @@ def run_mapping(run: RunSoFar) -> dict[str, Any]:
     }
 
 
-def _is_loopback(peer: str) -> bool:
-    try:
-        address = ipaddress.ip_address(peer.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+def _is_of_this_pod(asked: Asked) -> bool:
+    """Whether a program of this pod asks: over loopback, by a name of it, and for nobody else."""
+    is_near = asked.peer != "localhost" and is_loopback(asked.peer) and asked.names_loopback
+    return is_near and not any(name.startswith(_HANDED_ON) for name in asked.headers)
+
+
+def _is_json(asked: Asked) -> bool:
+    kind = asked.headers.get("content-type", "").partition(";")[0]
+    return kind.strip().lower() == _JSON
 
 
 class _Rate:

@@ -5,19 +5,26 @@
 stop or delay the metering, and nothing secret is told: the address may be open to the whole cluster.
 What programs of the pod ask is answered by `sidecar.program_calls`.
 `HttpServer` below it, which bounds what clients can take, serves the node meter too.
+
+A page in a browser on the same machine can ask loopback, too. It can neither announce the end (its
+browser says that a page asks) nor read anything (it asks by its own name, turned to this machine).
 """
 
 import contextlib
+import ipaddress
 import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase
 from socketserver import TCPServer
 from typing import Any, Final, Protocol, cast
+from urllib.parse import urlsplit
+
+from sidecar.bounded_http import one_line
 
 REQUEST_S: Final = 5.0
 """A client that has not sent its request and read the answer within this time is hung up on."""
@@ -64,7 +71,8 @@ class Answer:
 class Asked:
     """One HTTP request: its path without the query, and who it says to come from.
 
-    `peer` is the address that it comes from; of the body there is what is within bounds.
+    `peer` is the address that it comes from; of the body there is what is within bounds. `headers` by
+    their names in lower case.
     """
 
     method: str
@@ -72,6 +80,18 @@ class Asked:
     authorization: str | None = None
     peer: str = ""
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_of_a_page(self) -> bool:
+        """Whether a browser says that a page of some site asks, and not a person or a program."""
+        return self.headers.get("sec-fetch-site", "none") != "none" or "origin" in self.headers
+
+    @property
+    def names_loopback(self) -> bool:
+        """Whether it is asked for by a name of this machine; who gives none is no browser."""
+        host = self.headers.get("host")
+        return host is None or is_loopback(_host_name(host))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +104,25 @@ class Bounds:
     connections: int
     request_s: float
     spared_s: float = 0.0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own: also an IPv4 one as IPv6 spells it."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def _host_name(header: str) -> str:
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 class HttpServer:
@@ -134,15 +173,21 @@ class StatusServer(HttpServer):
     ) -> None:
         self._watched = watched
         self._metrics = metrics
-        super().__init__(
-            address,
-            lambda asked: others(asked) or self.answer(asked.method, asked.path),
-            Bounds(CONNECTIONS_MAX, REQUEST_S),
-        )
+        self._others = others
+        super().__init__(address, self.answer, Bounds(CONNECTIONS_MAX, REQUEST_S))
+        self._is_local = is_loopback(self.address[0])
 
-    def answer(self, method: str, path: str) -> Answer:
+    def answer(self, asked: Asked) -> Answer:
         """Answer one request."""
+        if self._is_local and not asked.names_loopback:
+            return Answer(421, b"ask for it by a name of this machine, such as localhost\n")
+        return self._others(asked) or self._told(asked)
+
+    def _told(self, asked: Asked) -> Answer:
+        method, path = asked.method, asked.path
         if path == "/terminating" and method in ("GET", "POST"):
+            if asked.is_of_a_page:
+                return Answer(403, b"no page may announce the end\n")
             self._watched.hurry()
             return Answer(200, b"windows are short from now on, and shipped at once\n")
         if method not in ("GET", "HEAD") or path == "/terminating":
@@ -193,10 +238,11 @@ class _Handler(BaseHTTPRequestHandler):
                 Asked(
                     self.command, path, self.headers.get("Authorization"),
                     str(self.client_address[0]), body,
+                    {name.lower(): text for name, text in self.headers.items()},
                 )
             )  # fmt: skip
         except Exception:  # noqa: BLE001 - what is told of the metering must not end with it
-            _log.exception("%s could not be answered, which is a bug", path[:80])
+            _log.exception("%s could not be answered, which is a bug", one_line(path[:80]))
             return Answer(500, b"this could not be answered; see the log\n")
 
     def _body(self) -> bytes:

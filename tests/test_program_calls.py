@@ -28,6 +28,9 @@ RUN = RunSoFar(
 )
 
 
+JSON = {"content-type": "application/json"}
+
+
 class Side:
     """A sidecar's calls on a clock that the test turns."""
 
@@ -48,12 +51,12 @@ class Side:
         self.reads += 1
         return self.run
 
-    def tell(self, peer="127.0.0.1", method="POST", **told):
+    def tell(self, peer="127.0.0.1", method="POST", headers=JSON, **told):
         body = json.dumps({"process": "1.a", **told}).encode()
-        return self.calls.answer(Asked(method, "/v1/phases", peer=peer, body=body))
+        return self.calls.answer(Asked(method, "/v1/phases", peer=peer, body=body, headers=headers))
 
-    def ask(self, peer="127.0.0.1", method="GET"):
-        return self.calls.answer(Asked(method, "/v1/run", peer=peer))
+    def ask(self, peer="127.0.0.1", method="GET", headers=None):
+        return self.calls.answer(Asked(method, "/v1/run", peer=peer, headers=headers or {}))
 
 
 @pytest.fixture
@@ -84,6 +87,65 @@ def test_any_other_address_is_refused_and_changes_nothing(side, peer):
     assert side.tell(peer=peer, phase="train").status == side.ask(peer=peer).status == 403
     assert not side.book.is_used
     assert side.reads == 0
+
+
+RELAYED = [
+    {"origin": "http://evil.example"},
+    {"referer": "http://evil.example/x"},
+    {"sec-fetch-site": "cross-site"},
+    {"forwarded": "for=10.0.0.7"},
+    {"via": "1.1 proxy"},
+    {"x-forwarded-for": "127.0.0.1"},
+    {"x-forwarded-proto": "http"},
+    {"x-envoy-attempt-count": "1"},
+    {"l5d-client-id": "x"},
+]
+
+
+@pytest.mark.parametrize("headers", RELAYED, ids=lambda headers: next(iter(headers)))
+def test_what_a_browser_or_a_proxy_hands_on_is_refused_though_it_comes_over_loopback(side, headers):
+    """A page on a developer's machine, and what others ask a pod by way of its service mesh."""
+    assert side.tell(headers={**JSON, **headers}, phase="train").status == 403
+    assert side.ask(headers=headers).status == 403
+    assert not side.book.is_used
+    assert side.reads == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9877", "10.0.0.7", "[", "a@b:c", ""]
+)
+def test_a_name_that_a_page_had_turned_to_loopback_is_refused(side, host):
+    assert side.tell(headers={**JSON, "host": host}, phase="train").status == 403
+    assert side.ask(headers={"host": host}).status == 403
+    assert not side.book.is_used
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:9877", "localhost", "LOCALHOST:1", "[::1]:9877", "127.1.2.3"]
+)
+def test_a_name_of_loopback_is_taken(side, host):
+    assert (
+        side.tell(headers={**JSON, "host": host}).status
+        == side.ask(headers={"host": host}).status
+        == 200
+    )
+
+
+@pytest.mark.parametrize(
+    "kind", ["", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; b=x"]
+)
+def test_a_phase_must_come_as_json_which_no_page_can_send_without_asking_first(side, kind):
+    headers = {"content-type": kind} if kind else {}
+    answer = side.tell(headers=headers, phase="train")
+    assert answer.status == 415
+    assert b"application/json" in answer.body
+    assert not side.book.is_used
+    assert side.tell(headers={"content-type": "Application/JSON; charset=utf-8"}).status == 200
+
+
+def test_a_page_that_asks_first_whether_it_may_is_not_told_so(side):
+    answer = side.tell(method="OPTIONS", headers={"access-control-request-method": "POST"})
+    assert (answer.status, answer.allow) == (405, "POST")
 
 
 def test_behind_a_secret_prefix_nobody_answers_who_does_not_know_it(side):
@@ -128,7 +190,7 @@ def test_other_methods_are_told_which_is_right(side):
     ],
 )
 def test_what_is_malformed_is_refused_with_a_reason_and_changes_nothing(side, body):
-    answer = side.calls.answer(Asked("POST", "/v1/phases", peer="::1", body=body))
+    answer = side.calls.answer(Asked("POST", "/v1/phases", peer="::1", body=body, headers=JSON))
     assert answer.status == 400
     assert answer.body.strip()
     assert not side.book.is_used
@@ -185,9 +247,10 @@ def test_a_run_that_cannot_be_read_is_told_as_it_was_or_not_at_all(side):
 
 
 def exchanged(server, method, path, body=None):
+    headers = {"Content-Type": "application/json"} if body else {}
     connection = http.client.HTTPConnection(*server.address, timeout=PATIENCE_S)
     with contextlib.closing(connection):
-        connection.request(method, path, body)
+        connection.request(method, path, body, headers)
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -215,7 +278,8 @@ server = StatusServer(("0.0.0.0", 0), Meter(), metrics, side.calls.answer)
 server.start()
 for host in ("10.9.8.7", "127.0.0.1"):
     connection = http.client.HTTPConnection(host, server.address[1], timeout=20)
-    connection.request("POST", "/v1/phases", '{"process": "a", "phase": "train"}')
+    told, kind = '{"process": "a", "phase": "train"}', {"Content-Type": "application/json"}
+    connection.request("POST", "/v1/phases", told, kind)
     print(connection.getresponse().status, side.book.is_used)
 server.close()
 """

@@ -323,3 +323,49 @@ def test_clients_that_were_served_leave_no_thread_behind(request_threads):
     with serving() as server:
         assert [ask(server, "/healthz")[0] for _ in range(20)] == [200] * 20
         until(lambda: not request_threads())
+
+
+# -- pages in a browser on this machine --------------------------------------------------------------
+
+
+def asked_with(server: StatusServer, path: str, method: str = "GET", **headers: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.address[1], timeout=PATIENCE_S)
+    with contextlib.closing(connection):
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        connection.request(method, path, headers=named)
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Sec_Fetch_Site": "cross-site"}]
+)
+def test_a_page_cannot_announce_the_end(method: str, headers: dict[str, str]) -> None:
+    meter = Meter()
+    with serving(meter) as server:
+        assert asked_with(server, "/terminating", method, **headers) == 403
+        assert meter.hurries == 0
+        assert asked_with(server, "/terminating", method) == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/terminating", "/v1/run"])
+@pytest.mark.parametrize("host", ["evil.example:9877", "10.0.0.7", "["])
+def test_on_loopback_a_page_that_rebinds_its_name_to_this_machine_is_told_nothing(
+    path: str, host: str
+) -> None:
+    meter = Meter()
+    with serving(meter) as server:
+        assert asked_with(server, path, Host=host) == 421
+        assert meter.hurries == 0
+
+
+@pytest.mark.parametrize("host", ["localhost:9877", "127.0.0.1", "[::1]:80"])
+def test_on_loopback_this_machine_may_be_called_by_its_names(host: str) -> None:
+    with serving() as server:
+        assert asked_with(server, "/metrics", Host=host) == 200
+
+
+def test_in_a_pod_probes_and_scrapers_call_it_by_whatever_name() -> None:
+    with serving(host="0.0.0.0") as server:
+        assert asked_with(server, "/healthz", Host="10.244.0.7:9877") == 200
+        assert asked_with(server, "/metrics", Host="pod.namespace.svc") == 200

@@ -44,6 +44,7 @@ _NO_ANSWER: Final = (OSError, ValueError, TypeError, KeyError, AttributeError, R
 """Nobody there, or somebody else: whatever an answer makes of the code that reads it."""
 
 _BYTES_MAX: Final = 1024**2
+_HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
 _FIELDS: Final = frozenset(item.name for item in fields(EmissionRecord)) - {"gpus"}
 _GPU_FIELDS: Final = frozenset(item.name for item in fields(GpuRecord))
 
@@ -101,7 +102,7 @@ class Beside:
         with contextlib.closing(connection):
             deadline.start()
             try:
-                connection.request(method, self._prefix + path, body, {"Connection": "close"})
+                connection.request(method, self._prefix + path, body, _HEADERS)
                 response = connection.getresponse()
                 return response.status, response.read(_BYTES_MAX)
             except http.client.HTTPException as error:
