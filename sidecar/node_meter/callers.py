@@ -42,7 +42,8 @@ UNANSWERED_S: Final = 3600.0
 
 TOKENS_MAX: Final = 1024
 REVIEWS_MAX: Final = 8
-"""Tokens remembered (a node has 250 pods at most), and reviewed at the same time; others wait."""
+"""Tokens remembered, so many of those accepted (a node has 250 pods at most) and of those refused; and
+reviewed at the same time, others wait."""
 
 _TOKEN_CHARACTERS_MAX: Final = 8192
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
@@ -94,9 +95,14 @@ class Callers:
         self._clock = clock
         self._behind = behind
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        # Apart: tokens that somebody invents push none out that was accepted.
+        self._accepted: OrderedDict[bytes, _Known] = OrderedDict()
+        self._refused: OrderedDict[bytes, _Known] = OrderedDict()
         self._slots = threading.BoundedSemaphore(REVIEWS_MAX)
         self._under_review: dict[bytes, Future[Caller | Refusal]] = {}
+
+    def __len__(self) -> int:
+        return len(self._accepted) + len(self._refused)
 
     def caller(self, authorization: str | None) -> Caller:
         """Return who calls. Raises Refusal: 401 no valid token, 403 not a pod's, 503 no answer."""
@@ -110,10 +116,9 @@ class Callers:
 
     def _found(self, digest: bytes, token: str) -> Caller | Refusal:
         with self._lock:
-            known = self._known.get(digest)
+            known = self._recalled(digest)
             age_s = math.inf if known is None else self._clock() - known.since_s
             if known is not None and age_s < known.holds_s:
-                self._known.move_to_end(digest)
                 return known.found
             review = self._under_review.get(digest)
             if review is None:
@@ -161,18 +166,27 @@ class Callers:
     def _remembered(self, digest: bytes, found: Caller | Refusal) -> Caller | Refusal:
         now_s = self._clock()
         if isinstance(found, Refusal) and found.status == 503:
-            known = self._known.get(digest)
+            known = self._recalled(digest)
             if known is not None and _still_counts(known, now_s - known.since_s):
                 return known.found
             return found
         holds_s = REFUSED_S
         if isinstance(found, Caller):
             holds_s = ACCEPTED_S * (1.0 - SPREAD * digest[0] / 256)
-        self._known[digest] = _Known(found, now_s, holds_s)
-        self._known.move_to_end(digest)
-        while len(self._known) > TOKENS_MAX:
-            self._known.popitem(last=False)
+        for kept in (self._accepted, self._refused):
+            kept.pop(digest, None)
+        kept = self._accepted if isinstance(found, Caller) else self._refused
+        kept[digest] = _Known(found, now_s, holds_s)
+        while len(kept) > TOKENS_MAX:
+            kept.popitem(last=False)
         return found
+
+    def _recalled(self, digest: bytes) -> _Known | None:
+        for kept in (self._accepted, self._refused):
+            if digest in kept:
+                kept.move_to_end(digest)
+                return kept[digest]
+        return None
 
     def _asked(self, token: str) -> Caller | Refusal:
         review = {

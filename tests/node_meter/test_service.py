@@ -204,6 +204,19 @@ def test_a_review_behind_is_done_in_a_thread():
     assert done.wait(PATIENCE_S)
 
 
+def test_refused_tokens_however_many_push_no_accepted_one_out(scene: Scene, monkeypatch):
+    """Else a pod that invents tokens could have all others of its node reviewed at once, and refused."""
+    monkeypatch.setattr(callers_module, "TOKENS_MAX", 4)
+    token = scene.api.token()
+    assert scene.ask(token)[0] == 200
+    invented = [f"eyJhbGciOiJub25lIn0.e30.{number}" for number in range(12)]
+    assert {scene.ask(one)[0] for one in invented} == {401}
+    assert len(scene.service._callers) <= 2 * 4
+    scene.api.mode = "error"
+    assert scene.ask(token)[0] == 200
+    assert scene.api.reviewed.count(token) == 1
+
+
 def test_a_refused_token_is_reviewed_again_after_a_while(scene: Scene):
     token = scene.api.token(expired=True)
     assert [scene.ask(token)[0] for _ in range(2)] == [401, 401]
