@@ -187,7 +187,7 @@ $(FRAMEWORKS): constraints.txt | $(BIN)/python
 	@rm -rf .cache/frameworks
 	$(BIN)/python -m venv .cache/frameworks
 	.cache/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	  accelerate lightning nvidia-ml-py prometheus-client psutil requests torch transformers
+	  accelerate lightning nvidia-ml-py prometheus-client psutil torch transformers
 	@touch $@
 
 $(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)

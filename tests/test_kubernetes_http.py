@@ -133,7 +133,6 @@ def test_nothing_of_the_token_is_logged(
     kubelet: FakeKubelet, http: KubernetesHttp, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    caplog.set_level(logging.DEBUG, logger="urllib3")
     kubelet.faults.append(fake.wire(b"rubbish\r\n\r\n"))
     kubelet.faults.append(fake.respond_raw(400, f"bad: {TOKEN}".encode()))
     assert trouble(http).trouble == "unreachable"

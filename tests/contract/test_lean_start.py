@@ -8,8 +8,9 @@ import sys
 import pytest
 
 HEAVY = {
-    "asyncio", "azure", "comet_ml", "duckdb", "kubernetes", "mlflow", "msal", "numpy", "opentelemetry",
-    "pandas", "pydantic", "rich", "starlette", "transformers", "uvicorn",
+    "asyncio", "azure", "certifi", "comet_ml", "duckdb", "kubernetes", "mlflow", "msal", "numpy",
+    "opentelemetry", "pandas", "pydantic", "requests", "rich", "starlette", "transformers", "urllib3",
+    "uvicorn",
 }  # fmt: skip
 
 PRINT_LOADED = """
@@ -44,8 +45,20 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert loaded.isdisjoint(HEAVY), loaded & HEAVY
 
 
-def test_metering_a_command_loads_nothing_heavy(tmp_path) -> None:
-    metered = ("exec", "--volume", str(tmp_path), "--", sys.executable, "-c", "")
+def test_metering_a_command_and_shipping_its_records_loads_nothing_heavy(tmp_path) -> None:
+    shipping = ("--transport", "collector", "--ship-deadline", "1s", "--collector-url")
+    nobody = ("http://127.0.0.1:9", "--collector-token-file", __file__)
+    metered = (
+        "exec",
+        "--volume",
+        str(tmp_path),
+        *shipping,
+        *nobody,
+        "--",
+        sys.executable,
+        "-c",
+        "",
+    )
     loaded = loaded_by(METER_ONE_COMMAND, *metered)
-    assert list(tmp_path.rglob("*.ndjson"))
+    assert list(tmp_path.rglob("*.ndjson*"))
     assert loaded.isdisjoint(HEAVY), loaded & HEAVY
