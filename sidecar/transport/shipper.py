@@ -47,10 +47,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The shipper's clock and dice; tests bring their own."""
+    """The shipper's clock, dice and patience; tests bring their own."""
 
     monotonic_s: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class Shipper:
 
     def _ship(self) -> None:
         while (wait_s := self._safe_step()) is not None:
-            self._spool.arrived.wait(min(wait_s, LOOK_AGAIN_S))
+            self._pace.wait(self._spool.arrived, min(wait_s, LOOK_AGAIN_S))
             self._spool.arrived.clear()
         if self._transport is not None:
             self._transport.close()
