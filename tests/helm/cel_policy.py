@@ -3,8 +3,9 @@
 The engine is the C++ one, and knows neither Kubernetes' functions nor its object types. So the
 functions used are given here, and typed literals (`Object.spec.initContainers{name: …}`) are read as
 maps; on the way it is checked that each literal's type is the path of where it stands, as the API
-server does. What differs there still: values are decoded strictly into a Pod (the tests validate
-the result against the schema instead), and lists of objects as a patch's whole value fail.
+server does, and that lists are of one type, as far as can be told. What differs there still: values
+are decoded strictly into a Pod (the tests validate the result against the schema instead), and lists
+of objects as a patch's whole value fail.
 """
 
 import functools
@@ -32,6 +33,10 @@ class _Literal:
 
     type_name: str
     field: str = ""
+
+
+class MixedListError(AssertionError):
+    """A list holds a text beside a value of unknown type; the API server's compiler refuses it."""
 
 
 class TypeNameError(AssertionError):
@@ -74,16 +79,46 @@ def _check_type(name: str, still_open: Sequence[_Literal]) -> None:
         raise TypeNameError(f"{name} stands at {outer.type_name}.{outer.field}")
 
 
+def check_lists(expression: str) -> None:
+    """Look for lists such as `[k, string(v)]`, which the engine here takes. Raises MixedListError."""
+    tokens = [match for match in _TOKEN.finditer(expression) if match.lastgroup != "blank"]
+    still_open: list[list[list[str]] | None] = []
+    before = ""
+    for token in tokens:
+        text, kind = token.group(), token.lastgroup
+        if text in "])}" and still_open and (elements := still_open.pop()) is not None:
+            found = {_is_text(element) for element in elements if element}
+            if len(found) > 1:
+                raise MixedListError(f"{elements} in {expression}")
+        for elements in still_open:
+            if elements is not None:
+                elements[-1].append(text)
+        if text == "," and still_open and (innermost := still_open[-1]) is not None:
+            innermost[-1].pop()
+            innermost.append([])
+        if text in ("[", "(", "{"):
+            is_list = text == "[" and (not before or before in "([{,:?=&|+-*/!<>")
+            still_open.append([[]] if is_list else None)
+        before = text if kind == "sign" else "a value"
+
+
+def _is_text(element: Sequence[str]) -> bool:
+    """Whether the compiler knows it to be a text: a literal, or `string(…)`."""
+    return (len(element) == 1 and element[0][0] in "\"'") or list(element[:2]) == ["string", "("]
+
+
 class Policy:
     """A MutatingAdmissionPolicy document, ready to be asked about pods."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         spec = document["spec"]
+        (mutation,) = spec["mutations"]
+        for one in (*spec["variables"], mutation["jsonPatch"]):
+            check_lists(one["expression"])
         self._conditions = [_compiled(one["expression"]) for one in spec["matchConditions"]]
         self._variables = {
             one["name"]: _compiled(plain(one["expression"])) for one in spec["variables"]
         }
-        (mutation,) = spec["mutations"]
         self._patch = _compiled(plain(mutation["jsonPatch"]["expression"]))
 
     def operations(

@@ -12,7 +12,7 @@ from hypothesis import given
 from sidecar.injector.config import InjectConfig
 from sidecar.injector.inject import Reason, inject
 from sidecar.injector.patch import patched
-from tests.helm.cel_policy import Policy, TypeNameError, plain
+from tests.helm.cel_policy import MixedListError, Policy, TypeNameError, check_lists, plain
 from tests.helm.tools import VALUE_SETS, injector_json, render
 from tests.injector.goldens import Case, case, cases
 from tests.injector.pods_of_any_kind import NAMESPACES, pods
@@ -168,3 +168,17 @@ def test_no_operation_has_a_list_of_objects_as_its_value() -> None:
 def test_a_literal_of_another_type_than_its_place_is_noticed() -> None:
     with pytest.raises(TypeNameError, match=r"Object\.spec\.b\{?.* stands at Object\.spec\.a"):
         plain("Object.spec{a: Object.spec.b{c: 1}}")
+
+
+@pytest.mark.parametrize("mixed", ["x.map(k, [k, string(k)])", 'f([1, "a"], [x])', '[x["a"], "b"]'])
+def test_a_list_of_two_types_is_noticed(mixed: str) -> None:
+    """Kubernetes compiles for lists of one type; the policy would end, and no pod get the sidecar."""
+    with pytest.raises(MixedListError):
+        check_lists(mixed)
+
+
+@pytest.mark.parametrize(
+    "alike", ['["a", string(f(k, [1]))]', 'x["a"][0] in ["a", "b"]', "[x, y.z]", '(a ? [] : ["b"])']
+)
+def test_a_list_of_one_type_is_let_through(alike: str) -> None:
+    check_lists(alike)
