@@ -19,7 +19,7 @@ hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=300, print_blob=True
 )
-hypothesis.settings.register_profile("conservation", deadline=None, max_examples=100_000)
+hypothesis.settings.register_profile("conservation", deadline=None, max_examples=10_000)
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 )
