@@ -29,7 +29,7 @@ from sidecar.meters.node import NodeMeter
 from sidecar.meters.pod.requests import Reservation
 from sidecar.meters.reading import NodeReading, NodeUsage
 from sidecar.meters.usage import usage_between
-from sidecar.outbox import Outbox, OutboxState
+from sidecar.outbox import Keeping, Nowhere, Outbox, OutboxState
 from sidecar.phases import PhasePace, Phases
 from sidecar.record import EmissionRecord, Event
 from sidecar.recording import Metered, Occasion, start_record, window_record
@@ -128,6 +128,7 @@ class Parts:
 
     `open_transport` is called once, in the thread that ships; None leaves records on the volume.
     `phases` is who knows what the program is doing; `emissions_csv` stands for the volume's own file.
+    Without `keeps_records` nothing is written and nothing shipped: there are totals, and no more.
     Without `intensity`, the carbon intensity of the factors holds at all times.
     """
 
@@ -141,6 +142,7 @@ class Parts:
     intensity: IntensityFeed | None = None
     phases: Phases | None = None
     emissions_csv: Path | None = None
+    keeps_records: bool = True
     followers: tuple[Follower, ...] = ()
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
@@ -210,7 +212,7 @@ class Agent:
         self._untold: list[EmissionRecord] = []
         self._ends_briefly = False
         self._last: EmissionRecord | None = None
-        self.outbox: Outbox | None = None
+        self.outbox: Keeping | None = None
         self.totals: Totals | None = None
         self.standing: Standing | None = None
         """What other threads may tell of the run; one whole value, so that its parts fit together."""
@@ -238,8 +240,7 @@ class Agent:
         self._early_identity = resolution.identity
         self._stem = record_stem(self._early_identity.pod_uid, self._parts.boot_id)
         self._side_files = SideFiles(self._settings.volume, self._stem)
-        clock, opener = self._parts.clock, self._parts.open_transport
-        self.outbox = Outbox(self._settings, self._stem, opener, clock.monotonic_s)
+        self.outbox = self._new_outbox()
         self.outbox.open()
         if self._is_settled():
             self._early = None
@@ -250,6 +251,12 @@ class Agent:
         self._take_stand()
         self._tell_followers(record)
         self._export()
+
+    def _new_outbox(self) -> Keeping:
+        if not self._parts.keeps_records:
+            return Nowhere(self._settings.volume)
+        opener, clock = self._parts.open_transport, self._parts.clock
+        return Outbox(self._settings, self._stem, opener, clock.monotonic_s)
 
     def run(self, wait: Waiter) -> str:
         """Meter until the waiter says stop; returns the reason."""
@@ -281,19 +288,21 @@ class Agent:
         if state.waiting_records:
             _log.error(
                 "%d records could not be written to %s and end with this process; the totals: %s",
-                state.waiting_records, outbox.journal.directory, totals_text(totals),
+                state.waiting_records, outbox.directory, totals_text(totals),
             )  # fmt: skip
         self._await_followers()
         return totals
 
-    def flush(self) -> Totals:
-        """Close the open window now; only in the thread that meters. Returns the totals with it."""
+    def flush(self) -> RunSoFar:
+        """Close the open window now; only in the thread that meters. Returns the run with it."""
         self._close_window(is_tick=False)
-        return self._opened()[1]
+        return self._run_of(self._opened()[1])
 
     def run_so_far(self) -> RunSoFar:
         """Return the run as it stands; only in the thread that meters, or once it is closed."""
-        totals = self._opened()[1] if self._is_closed else self._with_open_window()
+        return self._run_of(self._opened()[1] if self._is_closed else self._with_open_window())
+
+    def _run_of(self, totals: Totals) -> RunSoFar:
         known = self._now()
         return RunSoFar(totals, known.place.hardware, known.country_name)
 
@@ -328,11 +337,11 @@ class Agent:
             why = state.write_failure or state.ship_failure
             return f"{counted(state.waiting_records, 'record')} not written: {why}"
         if not state.ships:
-            return f"records in {outbox.journal.directory}"
+            return f"records in {outbox.directory}"
         if state.unshipped_segments:
             why = state.ship_failure or "there was no time"
             left = counted(state.unshipped_records, "record")
-            return f"{left} not shipped, in {outbox.journal.directory}: {why}"
+            return f"{left} not shipped, in {outbox.directory}: {why}"
         return f"{counted(state.shipped_records, 'record')} shipped"
 
     def watch(self, watcher: Callable[[Totals], None]) -> None:
@@ -568,15 +577,20 @@ class Agent:
     # -- side files ---------------------------------------------------------------------------
 
     def _export(self) -> None:
+        if self._parts.keeps_records:
+            self._write_side_files()
+        _, totals = self._opened()
+        for watcher in self._watchers:
+            watcher(totals)
+
+    def _write_side_files(self) -> None:
         outbox, totals = self._opened()
-        failure = outbox.journal.failure
+        failure = outbox.failure
         self._try("summary.json", lambda files: write_summary(files.paths()[0], totals, failure))
         if totals.merged.facility_energy_kwh is not None:
             known = self._now()
             row = codecarbon_row(totals.merged, known.place.hardware, known.country_name)
             self._try("emissions.csv", lambda files: write_row(self._csv_path(files), row))
-        for watcher in self._watchers:
-            watcher(totals)
 
     def _csv_path(self, files: SideFiles) -> Path:
         chosen = self._parts.emissions_csv
@@ -599,7 +613,7 @@ class Agent:
             raise RuntimeError("the agent has not begun: call begin() or open() first")
         return self._mark
 
-    def _opened(self) -> tuple[Outbox, Totals]:
+    def _opened(self) -> tuple[Keeping, Totals]:
         if self.outbox is None or self.totals is None:
             raise RuntimeError("the agent is not open: call open() first")
         return self.outbox, self.totals

@@ -10,7 +10,8 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
 from sidecar.exporters.prometheus import Metric, Sample, counter, gauge
 from sidecar.journal.append import Journal, VolumeLimits
@@ -102,6 +103,86 @@ def samples(state: OutboxState) -> list[Sample]:
     ]
 
 
+class Keeping(Protocol):
+    """What becomes of records: what the agent needs of an outbox."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the records are."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the volume does not take them; None while it does."""
+        ...
+
+    def open(self) -> None:
+        """Begin."""
+
+    def append(self, record: EmissionRecord) -> None:
+        """Take a record."""
+
+    def rewrite(self, records: list[EmissionRecord]) -> None:
+        """Replace all records so far."""
+
+    def release(self) -> None:
+        """Learn that what was taken stays as it is."""
+
+    def hurry(self) -> None:
+        """Learn that the end is near."""
+
+    def calm(self) -> None:
+        """Learn that the end did not come."""
+
+    def ship_briefly(self) -> None:
+        """Learn that somebody waits for the end."""
+
+    def close(self) -> OutboxState:
+        """End, and say what became of all."""
+        ...
+
+    def state(self) -> OutboxState:
+        """Say what became of all so far."""
+        ...
+
+
+class Nowhere:
+    """Keeps no record: for figures alone."""
+
+    def __init__(self, volume: Path) -> None:
+        self.directory = volume
+        self.failure: str | None = None
+
+    def open(self) -> None:
+        """Nothing to begin."""
+
+    def append(self, record: EmissionRecord) -> None:
+        """Forget it."""
+
+    def rewrite(self, records: list[EmissionRecord]) -> None:
+        """Forget them."""
+
+    def release(self) -> None:
+        """Nothing was held."""
+
+    def hurry(self) -> None:
+        """Nothing is shipped."""
+
+    def calm(self) -> None:
+        """Nothing is shipped."""
+
+    def ship_briefly(self) -> None:
+        """Nothing is shipped."""
+
+    def close(self) -> OutboxState:
+        """Nothing is left."""
+        return self.state()
+
+    def state(self) -> OutboxState:
+        """Nothing waits anywhere."""
+        return OutboxState()
+
+
 class Outbox:
     """Everything between the agent and the far side, for one process."""
 
@@ -127,6 +208,16 @@ class Outbox:
         self._shipper = None if open_transport is None else Shipper(open_transport, supply)
         # Pods that started together do not ship together.
         self._due_s = monotonic_s() + self._interval_s * random.uniform(0.5, 1.0)  # noqa: S311
+
+    @property
+    def directory(self) -> Path:
+        """Where the records are."""
+        return self.journal.directory
+
+    @property
+    def failure(self) -> str | None:
+        """Why the volume does not take them; None while it does."""
+        return self.journal.failure
 
     def open(self) -> None:
         """Look for what earlier processes left, and begin to ship."""

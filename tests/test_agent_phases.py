@@ -143,7 +143,7 @@ def test_a_flush_ends_the_window_and_its_totals_are_those_that_were_told(scene, 
     agent.open()
     machine.run(5)
     before = agent.run_so_far().totals
-    assert agent.flush() == before
+    assert agent.flush().totals == before
     assert [row["duration_s"] for row in windows(tmp_path)] == [5.0]
 
 

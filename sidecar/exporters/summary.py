@@ -22,7 +22,7 @@ _TOTAL_COLUMNS: Final = (
     "carbon_intensity_g_per_kwh", "carbon_intensity_source", "carbon_intensity_year",
     "carbon_intensity_level", "emissions_g", "emissions_low_g", "emissions_high_g", "embodied_g",
     "cpu_power_method", "gpu_method", "pod_method", "quality",
-    "cpu_reserved_idle_energy_kwh", "gpu_reserved_idle_energy_kwh",
+    "cpu_reserved_idle_energy_kwh", "gpu_reserved_idle_energy_kwh", "phases",
 )  # fmt: skip
 
 

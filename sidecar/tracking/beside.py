@@ -40,7 +40,7 @@ SUMMARY: Final = Path("/var/run/emissions/summary.json")
 SUMMARY_FRESH_S: Final = 2 * 3600.0
 """A summary is renewed at each window, which is at most an hour long."""
 
-_NO_ANSWER: Final = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_NO_ANSWER: Final = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 """Nobody there, or somebody else: whatever an answer makes of the code that reads it."""
 
 _BYTES_MAX: Final = 1024**2

@@ -4,8 +4,6 @@ import atexit
 import functools
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -114,37 +112,38 @@ class _KnownPlace:
 class OwnRun:
     """An agent at work in this process; in a fork of it, nothing."""
 
-    def __init__(self, agent: Agent, settings: Settings, temporary: Path | None) -> None:
+    def __init__(self, agent: Agent, settings: Settings) -> None:
         self._agent = agent
         self._metering = Metering(agent, lambda _: None)
         self._settings = settings
-        self._temporary = temporary
         self._pid = os.getpid()
         self._mark: str | None = None
         self._last: RunSoFar | None = None
 
     @classmethod
     def begun(
-        cls, plan: Plan, clock: PhaseClock, places: KnownPlaces, *, keeps_files: bool
+        cls, plan: Plan, clock: PhaseClock, places: KnownPlaces, *, is_recorded: bool
     ) -> Self:
-        """Begin to meter; from here on everything counts. Raises SettingsError, OSError, ValueError."""
+        """Begin to meter; from here on everything counts. Raises SettingsError, OSError, ValueError.
+
+        `is_recorded` False gives figures alone, where another process records the same.
+        """
         environ = {name: text for name, text in os.environ.items() if name != MARK}
-        settings, temporary = settings_for(plan, environ), None
-        if not keeps_files or (not plan.keeps_files and settings.transport == "none"):
-            temporary = Path(tempfile.mkdtemp(prefix="emissions-"))
-            settings = replace(settings, volume=temporary)
-        if not keeps_files:  # whoever keeps them ships and shows them, too
+        settings = settings_for(plan, environ)
+        if not is_recorded:  # whoever records it ships and shows it, too
             settings = replace(settings, transport="none", export=())
-        try:
-            parts = assemble(settings, environ, "program", owns_process=False, tables=places.tables)
-            csv = None if temporary else _csv_file(plan, settings)
-            identity = places.kept(parts.identity)
-            agent = Agent(replace(parts, identity=identity, phases=clock, emissions_csv=csv))
-            run = cls(agent, parts.settings, temporary)
-            run._begin(clock, is_recorded=keeps_files)
-        except BaseException:
-            _remove(temporary)
-            raise
+        parts = assemble(settings, environ, "program", owns_process=False, tables=places.tables)
+        agent = Agent(
+            replace(
+                parts,
+                identity=places.kept(parts.identity),
+                phases=clock,
+                emissions_csv=_csv_file(plan, settings),
+                keeps_records=is_recorded and (plan.keeps_files or settings.transport != "none"),
+            )
+        )
+        run = cls(agent, parts.settings)
+        run._begin(clock, is_recorded=is_recorded)
         return run
 
     def _begin(self, clock: PhaseClock, *, is_recorded: bool) -> None:
@@ -161,12 +160,7 @@ class OwnRun:
 
     def flush(self) -> RunSoFar | None:
         """End the open window, write it, and return the run as it stands."""
-
-        def flushed(agent: Agent) -> RunSoFar:
-            agent.flush()
-            return agent.run_so_far()
-
-        return self._asked(flushed)
+        return self._asked(Agent.flush)
 
     def _asked(self, question: Callable[[Agent], RunSoFar]) -> RunSoFar | None:
         if self._pid != os.getpid():
@@ -183,17 +177,11 @@ class OwnRun:
             del os.environ[MARK]
         if self._metering.end(reason, patience_s(self._settings), self._waited):
             self._last = self._agent.run_so_far()
-        _remove(self._temporary)
         return self._last
 
     def _waited(self, wait_s: float) -> bool:
         self._metering.wait(wait_s)
         return False
-
-
-def _remove(directory: Path | None) -> None:
-    if directory is not None:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _csv_file(plan: Plan, settings: Settings) -> Path | None:

@@ -91,12 +91,12 @@ class Process:
         return run.end(reason)
 
     def _begun(self, plan: Plan) -> Share:
-        keeps_files = not is_metered_by_ancestor()
-        if not keeps_files:
+        is_recorded = not is_metered_by_ancestor()
+        if not is_recorded:
             _log.info(
                 "a program that started this one meters it, too: figures are told, not recorded again"
             )
-        self._run = OwnRun.begun(plan, self.clock, self._places, keeps_files=keeps_files)
+        self._run = OwnRun.begun(plan, self.clock, self._places, is_recorded=is_recorded)
         self._trackers = 1
         return Share(self._run, None, None)
 

@@ -170,7 +170,12 @@ class Session:
         return data
 
     def _is_mine(self) -> bool:
-        """Whether this is the process that made it; in a fork, not even a lock is safe."""
+        """Whether this process may use it: not in a fork after it was started, not even its lock.
+
+        One that had not begun is the fork's own.
+        """
+        if self._pid != os.getpid() and self._share is None:
+            self._pid, self._lock = os.getpid(), threading.RLock()
         return self._pid == os.getpid()
 
     def _told(self, share: Share, run: RunSoFar | None) -> EmissionsData | None:

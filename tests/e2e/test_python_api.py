@@ -249,6 +249,27 @@ def test_workers_of_a_metered_program_have_figures_and_are_recorded_once(program
     assert not list(metered.directory.glob("emissions-*"))
 
 
+def test_a_tracker_made_before_a_fork_and_started_in_it_is_the_forks_own(program):
+    metered = program("""
+        import os
+        from sidecar import EmissionsTracker
+        tracker = EmissionsTracker()
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                tracker.start()
+                used(0.1)
+                os._exit(0 if tracker.stop() > 0 else 1)
+            children.append(child)
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        assert tracker.stop() is None
+    """)
+    metered.run()
+    assert len(metered.runs()) == len(metered.rows()) == 2
+
+
 def test_a_tracker_at_the_top_of_a_module_is_recorded_once_where_workers_import_it(program):
     metered = program("""
         import multiprocessing
