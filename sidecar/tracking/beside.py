@@ -4,21 +4,19 @@ Nothing here raises, and nothing waits for long: a sidecar that does not answer 
 """
 
 import atexit
-import contextlib
 import json
 import logging
 import math
 import os
-import socket
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from sidecar.agent import RunSoFar
+from sidecar.bounded_http import Limits, NoAnswerError, Request, exchange
 from sidecar.exporters.summary import Totals
 from sidecar.identity.bounded import read_bounded
 from sidecar.identity.fields import Hardware
@@ -40,11 +38,13 @@ SUMMARY: Final = Path("/var/run/emissions/summary.json")
 SUMMARY_FRESH_S: Final = 2 * 3600.0
 """A summary is renewed at each window, which is at most an hour long."""
 
-_NO_ANSWER: Final = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
+_NO_ANSWER: Final = (
+    NoAnswerError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError,
+)  # fmt: skip
 """Nobody there, or somebody else: whatever an answer makes of the code that reads it."""
 
 _BYTES_MAX: Final = 1024**2
-_HEADERS: Final = {"Connection": "close", "Content-Type": "application/json"}
+_HEADERS: Final = {"Content-Type": "application/json"}
 _FIELDS: Final = frozenset(item.name for item in fields(EmissionRecord)) - {"gpus"}
 _GPU_FIELDS: Final = frozenset(item.name for item in fields(GpuRecord))
 
@@ -55,9 +55,7 @@ class Beside:
     """A sidecar that answers over HTTP."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        self._prefix = parts.path.rstrip("/")
+        self._url = url.rstrip("/")
         self._process = f"{os.getpid()}.{os.urandom(4).hex()}"
 
     def so_far(self) -> RunSoFar | None:
@@ -67,7 +65,7 @@ class Beside:
             content = json.loads(body) if status == 200 else {}
             return run_from(content) if content["service"] == SERVICE else None
         except _NO_ANSWER as error:
-            _log.debug("no sidecar answers at %s:%d: %s", self._host, self._port, error)
+            _log.debug("no sidecar answers: %s", error)
             return None
 
     def flush(self) -> RunSoFar | None:
@@ -89,26 +87,10 @@ class Beside:
             return False
         return status == 200
 
-    def _exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Send a request; the connection is cut when its time is up, whatever drips in."""
-        connected = socket.create_connection((self._host, self._port), CONNECT_S)
-        import http.client  # noqa: PLC0415 - only where somebody listens
-
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=ANSWER_S)
-        connection.sock = connected
-        connected.settimeout(ANSWER_S)
-        deadline = threading.Timer(ANSWER_S, _hang_up, (connected,))
-        deadline.daemon = True
-        with contextlib.closing(connection):
-            deadline.start()
-            try:
-                connection.request(method, self._prefix + path, body, _HEADERS)
-                response = connection.getresponse()
-                return response.status, response.read(_BYTES_MAX)
-            except http.client.HTTPException as error:
-                raise OSError(f"no HTTP: {error!r}") from error
-            finally:
-                deadline.cancel()
+    def _exchange(self, method: str, path: str, content: bytes | None = None) -> tuple[int, bytes]:
+        request = Request(method, self._url + path, _HEADERS, content)
+        limits = Limits(ANSWER_S, CONNECT_S, _BYTES_MAX)
+        return exchange(request, limits, lambda answer: (answer.status, b"".join(answer.pieces)))
 
 
 class Mounted:
@@ -132,11 +114,6 @@ class Mounted:
     def flush(self) -> RunSoFar | None:
         """Return the totals up to the last window."""
         return self.so_far()
-
-
-def _hang_up(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
 
 
 def run_from(content: Mapping[str, Any]) -> RunSoFar:
