@@ -21,11 +21,17 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Protocol, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Final, Literal, Protocol, Self, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 TEXT_CHARACTERS_MAX: Final = 300
 """Of a foreign text in one of our messages."""
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+"""Of an answer's status line and headers, with preliminary answers; whom we ask sends some hundred."""
 
 _PIECE_BYTES: Final = 64 * 1024
 _TOKEN_BYTES_MAX: Final = 16 * 1024
@@ -261,8 +267,39 @@ class _Watch:
     connect_timeout_s: float
 
 
+class _Head:
+    """The stream of an answer up to its body, of bounded length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._left = HEAD_BYTES_MAX
+        self.close = stream.close
+
+    def readline(self, size: int) -> bytes:
+        line = self._stream.readline(min(size, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.HTTPException(f"its head has more than {HEAD_BYTES_MAX} bytes")
+        return line
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose head is bounded: http.client takes 6 MB of it, which need 50 to be read."""
+
+    def begin(self) -> None:
+        stream = self.fp
+        self.fp = cast("BufferedReader", _Head(stream))
+        try:
+            super().begin()
+        finally:
+            if not self.isclosed():  # as it is where there is no body
+                self.fp = stream
+
+
 class _Connection(http.client.HTTPConnection):
     """A connection to the first address that answers, watched over from before TLS begins."""
+
+    response_class = _Response
 
     def __init__(self, target: SplitResult, request: Request, watch: _Watch) -> None:
         is_secure = target.scheme == "https"
