@@ -14,7 +14,6 @@ from typing import Final, TypeVar
 
 from sidecar.agent import Agent, Wake
 from sidecar.exporters.summary import Totals
-from sidecar.exporters.tracker_feed import LOCAL_DEADLINE_S
 from sidecar.settings import Settings
 
 GRACE_S: Final = 10.0
@@ -39,8 +38,15 @@ _log = logging.getLogger(__name__)
 def patience_s(settings: Settings) -> float:
     """Return how long the end may take."""
     shipping_s = 0.0 if settings.transport == "none" else settings.ship_deadline
-    showing_s = max(settings.export_deadline, LOCAL_DEADLINE_S) if settings.export else 0.0
-    return GRACE_S + shipping_s + showing_s
+    return GRACE_S + shipping_s + _showing_s(settings)
+
+
+def _showing_s(settings: Settings) -> float:
+    if not settings.export:
+        return 0.0
+    from sidecar.exporters.tracker_feed import LOCAL_DEADLINE_S  # noqa: PLC0415 - as the trackers
+
+    return max(settings.export_deadline, LOCAL_DEADLINE_S)
 
 
 class Metering:

@@ -5,7 +5,6 @@ The flag, the environment variable, `--help` and the reference page all follow f
 Precedence: flag > environment > file > default; `Settings.origins` remembers which one spoke.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
+
+from sidecar.near_names import hint, near_names
 
 ENVIRONMENT_PREFIX: Final = "EMISSIONS_"
 
@@ -641,8 +642,8 @@ class Settings:
     )
     sidecar_url: str = setting(
         parse_endpoint,
-        "the sidecar of this pod, which a Python program marks its phases at instead of metering itself; "
-        "'none' asks nobody",
+        "the sidecar of this pod, which a Python program marks its phases at instead of metering "
+        "itself; 'none' asks nobody",
         metavar="URL",
         default="http://127.0.0.1:9877",
         group="program",
@@ -754,9 +755,9 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in known or _SERVICE_LINK.match(name):
             continue
-        near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
-        hint = f"did you mean {near[0]}?" if near else "see 'emissions-sidecar run --help'"
-        raise SettingsError(f"environment {name}: there is no such setting; {hint}")
+        near = near_names(name, sorted(known), cutoff=0.75)
+        advice = hint(near, "see 'emissions-sidecar run --help'")
+        raise SettingsError(f"environment {name}: there is no such setting; {advice}")
 
 
 def _refuse_contradictions(settings: Settings) -> None:

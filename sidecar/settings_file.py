@@ -5,15 +5,14 @@ directory): it may not set where data or credentials go. A file that somebody na
 the user's own configuration directory, may. No file holds a secret: files are copied and committed.
 """
 
-import difflib
 import os
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sidecar.near_names import hint, near_names
 from sidecar.settings import FileLayer, SettingsError, declared_settings, environment_name
 
 FILE_NAME: Final = "emissions.toml"
@@ -121,6 +120,8 @@ def _read(path: Path) -> bytes:
 
 
 def _document(content: bytes, place: Place) -> Mapping[str, Any]:
+    import tomllib  # noqa: PLC0415 - a sidecar reads no file
+
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are such
@@ -150,9 +151,9 @@ def _layer(keys: Mapping[str, Any], place: Place) -> FileLayer:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.75)
-    hint = f"did you mean {near[0]}?" if near else "see 'emissions-sidecar run --help'"
-    return f"there is no such setting; {hint}"
+    near = near_names(name.replace("-", "_"), known, cutoff=0.75)
+    advice = hint(near, "see 'emissions-sidecar run --help'")
+    return f"there is no such setting; {advice}"
 
 
 def _refusal(about: Mapping[str, Any], name: str, place: Place) -> str | None:

@@ -5,9 +5,9 @@ CodeCarbon is under the MIT licence; each row names the file it stood in and whe
 
 import csv
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from types import MappingProxyType
 
+from sidecar.catalogue.shipped import TABLES
 from sidecar.units import Figure
 
 
@@ -34,5 +34,4 @@ def _figure(row: Mapping[str, str], column: str, unit: str) -> Figure:
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:
-    table = files("sidecar.catalogue").joinpath("tables", name)
-    yield from csv.DictReader(table.read_text(encoding="utf-8").splitlines())
+    yield from csv.DictReader((TABLES / name).read_text(encoding="utf-8").splitlines())

@@ -4,11 +4,9 @@ Nothing is held in memory: each lookup reads the one table it needs. Unknown nam
 """
 
 import csv
-import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -46,6 +44,8 @@ from sidecar.catalogue.rows import (
     Region,
     VmSize,
 )
+from sidecar.catalogue.shipped import TABLES
+from sidecar.near_names import near_names
 from sidecar.units import Figure
 
 Kind = Literal["region", "country", "vm-size", "cpu", "gpu"]
@@ -181,7 +181,7 @@ class Catalogue:
     def suggest(self, kind: Kind, name: str) -> tuple[str, ...]:
         """Up to three known names close to an unknown one, for the text of an error."""
         known = dict(self._known_names(kind))
-        keys = difflib.get_close_matches(_KEYS[kind](name), known, n=3, cutoff=0.6)
+        keys = near_names(_KEYS[kind](name), known, most=3)
         return tuple(dict.fromkeys(known[key] for key in keys))
 
     def _known_names(self, kind: Kind) -> Iterator[tuple[str, str]]:
@@ -327,9 +327,7 @@ def _sources() -> Sources:
 
 
 def _rows(table: str, wanted: Callable[[str], bool] | None = None) -> Iterator[Row]:
-    resource = files("sidecar.catalogue").joinpath("tables", table)
-    with resource.open("r", encoding="utf-8") as stream:
-        yield from _read(stream, wanted)
+    yield from _file_rows(TABLES / table, wanted)
 
 
 def _file_rows(path: Path, wanted: Callable[[str], bool] | None = None) -> Iterator[Row]:

@@ -20,13 +20,13 @@ from sidecar.metering import ASK_S, Metering, patience_s
 from sidecar.phases import PhaseBook
 from sidecar.program_calls import ProgramCalls
 from sidecar.settings import Settings, SettingsError, declared_settings, environment_name
+from sidecar.signal_waiter import SignalWaiter
 from sidecar.status import CONNECTIONS_MAX, REQUEST_S, Answer, Bounds, HttpServer
 from sidecar.supervise import (
     ENDING,
     FORWARDED,
     Command,
     CommandNotStarted,
-    SignalWaiter,
     adopt_orphans,
     inherited_environment,
 )

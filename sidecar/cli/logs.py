@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import logging.handlers
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -59,19 +58,31 @@ def set_up_logs(settings: Settings, *, quiet: bool = False) -> None:
         logging.getLogger(name).setLevel(level)
 
 
+class _Holding(logging.Handler):
+    """Keeps what is logged; logging.handlers, which has one such, loads pickle and more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
 @contextlib.contextmanager
 def logs_held() -> Iterator[None]:
     """Hold log lines back until the block ends; none is shown before a setting that is refused."""
     root = logging.getLogger()
     handlers = root.handlers[:]
-    held = logging.handlers.MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    held = _Holding()
     root.handlers[:] = [held]
     try:
         yield
     except SettingsError:
-        held.buffer.clear()
+        held.records.clear()
         raise
     finally:
         root.handlers[:] = handlers
-        for record in held.buffer:
+        for record in held.records:
             root.handle(record)

@@ -35,8 +35,8 @@ from sidecar.node_meter.service import BOUNDS, NodeMeterService, PodNames
 from sidecar.node_meter.unallocated import UnallocatedGpus, UnallocatedSource
 from sidecar.outbox import samples
 from sidecar.settings import Settings, SettingsError, declared_settings
+from sidecar.signal_waiter import SignalWaiter
 from sidecar.status import HttpServer
-from sidecar.supervise import SignalWaiter
 
 LISTEN: Final = ("0.0.0.0", 9879)  # noqa: S104 - a service of a cluster, reached through its Service
 PROJECT: Final = "unallocated"

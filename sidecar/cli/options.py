@@ -1,12 +1,12 @@
 """Flags of the settings, made from their declaration; shared by the commands."""
 
 import argparse
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
+from sidecar.near_names import hint, near_names
 from sidecar.settings import (
     FileLayer,
     Settings,
@@ -40,11 +40,10 @@ class _OneLineParser(argparse.ArgumentParser):
             if item.metadata["secret"] and flag == flag_name(item.name):
                 variable = environment_name(item.name)
                 self.exit(2, f"{self.prog}: {flag}: a secret has no flag; set {variable}\n")
-        near = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"see '{self.prog} --help'"
+        advice = hint(near_names(flag, self._option_string_actions), f"see '{self.prog} --help'")
         line = " ".join(message.split())
         line = line if len(line) <= 300 else f"{line[:300]}…"
-        self.exit(2, f"{self.prog}: {line}; {hint}\n")
+        self.exit(2, f"{self.prog}: {line}; {advice}\n")
 
 
 def command_parser(

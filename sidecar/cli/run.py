@@ -25,8 +25,8 @@ from sidecar.outbox import samples
 from sidecar.phases import PhaseBook
 from sidecar.program_calls import ProgramCalls
 from sidecar.settings import Settings, SettingsError, parse_duration_s
+from sidecar.signal_waiter import SignalWaiter
 from sidecar.status import StatusServer
-from sidecar.supervise import SignalWaiter
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

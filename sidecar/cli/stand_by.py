@@ -15,8 +15,8 @@ from typing import Final
 
 from sidecar.exporters.termination import write_termination_message
 from sidecar.settings import SettingsError, parse_listen
+from sidecar.signal_waiter import SignalWaiter
 from sidecar.status import StatusServer
-from sidecar.supervise import SignalWaiter
 
 _LOOK_PERIOD_S: Final = 3600.0
 

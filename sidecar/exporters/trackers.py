@@ -3,17 +3,16 @@
 import importlib.util
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from sidecar.exporters.comet import comet_opener
-from sidecar.exporters.mlflow import mlflow_opener
-from sidecar.exporters.otlp import otlp_opener
-from sidecar.exporters.tracker_feed import TrackerFeed
 from sidecar.settings import Settings, SettingsError, origin_of
 
-_log = logging.getLogger(__name__)
+# ruff: noqa: PLC0415 - what shows a run is loaded only where it is chosen
 
-_OPENERS: Final = {"mlflow": mlflow_opener, "comet": comet_opener, "otlp": otlp_opener}
+if TYPE_CHECKING:
+    from sidecar.exporters.tracker_feed import Opener, TrackerFeed
+
+_log = logging.getLogger(__name__)
 
 EXTRAS: Final = {
     "mlflow": ("mlflow", "mlflow"),
@@ -25,11 +24,15 @@ EXTRAS: Final = {
 
 def tracker_feeds(
     settings: Settings, environ: Mapping[str, str], *, owns_process: bool
-) -> tuple[TrackerFeed, ...]:
+) -> "tuple[TrackerFeed, ...]":
     """Return the queues before the trackers that are chosen. Raises SettingsError for a missing extra.
 
     `owns_process`: this process is ours. In somebody's training a missing extra is told, and no more.
     """
+    if not settings.export:
+        return ()
+    from sidecar.exporters.tracker_feed import TrackerFeed
+
     feeds = []
     for name in settings.export:
         try:
@@ -39,9 +42,19 @@ def tracker_feeds(
                 raise
             _log.error("%s; the run is not shown there", error)
             continue
-        opener = _OPENERS[name](environ, owns_process=owns_process)
+        opener = _opener(name, environ, owns_process=owns_process)
         feeds.append(TrackerFeed(name, opener, settings.export_deadline))
     return tuple(feeds)
+
+
+def _opener(name: str, environ: Mapping[str, str], *, owns_process: bool) -> "Opener":
+    if name == "mlflow":
+        from sidecar.exporters.mlflow import mlflow_opener as opener
+    elif name == "comet":
+        from sidecar.exporters.comet import comet_opener as opener
+    else:
+        from sidecar.exporters.otlp import otlp_opener as opener
+    return opener(environ, owns_process=owns_process)
 
 
 def _require(name: str, origin: str) -> None:
