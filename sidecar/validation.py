@@ -11,11 +11,15 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from sidecar.bounded_http import one_line
 from sidecar.phases import NAMES_MAX, SECONDS_MAX, valid_phase
 from sidecar.record import SCHEMA, EmissionRecord
 
 LINE_BYTES_MAX: Final = 1024 * 1024
 """A line this long is read, if slowly; what the collector takes is much shorter."""
+
+PLACES_MAX: Final = 4
+"""Of a place in a record: column, number of a GPU, its column."""
 
 _AMOUNTS: Final = attrgetter(
     *(
@@ -63,7 +67,8 @@ def _invalid(error: ValidationError) -> InvalidRecord:
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return InvalidRecord("torn line", first["msg"])
-    place = ".".join(map(str, first["loc"]))
+    # A place may end in a key that is the sender's.
+    place = one_line(".".join(map(str, first["loc"][:PLACES_MAX])))
     return InvalidRecord("not a record", f"{place}: {first['msg']}" if place else first["msg"])
 
 
