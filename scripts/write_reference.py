@@ -218,7 +218,8 @@ def settings_page() -> str:
         "A flag goes before the environment variable, that before a "
         "[configuration file](../how-to/configure-with-a-file.md), that before the default. "
         "An empty variable counts as unset. A secret has no flag, and no place in a file. "
-        "An unknown `EMISSIONS_*` variable or key of a file, or a bad value, is one line and exit code 2. "
+        "An unknown `EMISSIONS_*` variable or key of a file, or a bad value, is one line and exit "
+        "code 2. "
         "Durations are written like `500ms`, `15s`, `1m`, `2h`; "
         "a plain number is seconds.",
         f"## Metering\n\n`run`, `exec`, `detect`; `estimate` takes the flags {few}.",
@@ -245,9 +246,11 @@ def settings_page() -> str:
         "## Collector\n\n`collector`, which takes `--listen`, `--transport-directory` and the "
         "log's, too.",
         _settings_table("collector"),
-        "## Files\n\nThe key is the setting's name, such as `vm_size`. A file that is found in the working "
+        "## Files\n\nThe key is the setting's name, such as `vm_size`. A file that is found in the "
+        "working "
         f"directory may not have: {_kept_from_found_files()}. Secrets are refused in every file.",
-        "## CodeCarbon's configuration\n\nWhat `config import-codecarbon` makes of each key of CodeCarbon "
+        "## CodeCarbon's configuration\n\nWhat `config import-codecarbon` makes of each key of "
+        "CodeCarbon "
         "3.3.2's configuration.",
         table(("key", "verdict", "setting", "what to know"), map(_rule_row, sorted(RULES))),
     )

@@ -120,7 +120,8 @@ def refuse_unknown_country(settings: Settings, catalogue: Catalogue) -> None:
     near = catalogue.suggest("country", settings.country)
     hint = f"did you mean {', '.join(near)}?" if near else "'catalogue countries' lists all"
     raise SettingsError(
-        f"{origin_of('country', settings.origins)}: {settings.country!r} is no country of the catalogue; {hint}"
+        f"{origin_of('country', settings.origins)}: {settings.country!r} is no country of the "
+        f"catalogue; {hint}"
     )
 
 

@@ -160,12 +160,12 @@ class EmissionRecord:
         "is missing to duration_s was in none; null where none was marked"
     )
     carbon_intensity_at: str | None = column(
-        "start of the hour (or half hour) that the carbon intensity was published for, RFC 3339, UTC; of "
-        "the first, where the window lies in several; null for an average of a year or a set value"
+        "start of the hour (or half hour) that the carbon intensity was published for, RFC 3339, UTC; "
+        "of the first, where the window lies in several; null for an average of a year or a set value"
     )
     carbon_intensity_kind: str | None = column(
-        "observed, estimated (by its source), scheduled (by the user's file), forecast (published before "
-        "its time), carried (of an earlier hour, up to 3 h) or fallback (an average, because there was "
+        "observed, estimated (by its source), scheduled (by the user's file), forecast (published "
+        "before its time), carried (of an earlier hour, up to 3 h) or fallback (an average, because there was "
         "no value for this time); null where none that varies with time was asked for"
     )
 
