@@ -11,6 +11,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from sidecar import windows
 from sidecar.bounded_http import one_line
 from sidecar.phases import NAMES_MAX, SECONDS_MAX, valid_phase
 from sidecar.record import SCHEMA, EmissionRecord
@@ -30,8 +31,8 @@ _AMOUNTS: Final = attrgetter(
 )
 
 
-YEARS: Final = range(2000, 2200)
-"""Years a record can be of: time can be reckoned with in them, whatever the zone."""
+YEARS: Final = windows.YEARS
+"""Years a record can be of."""
 
 
 class InvalidRecord(ValueError):  # noqa: N818 - it is the record that is in error

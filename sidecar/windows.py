@@ -21,6 +21,10 @@ SLEW: Final = 0.001
 """… and by this part of the duration: Linux slews the clock by at most 500 ppm, chrony by more."""
 
 
+YEARS: Final = range(2000, 2200)
+"""Years that are reckoned with, whatever the zone: no window is of another."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Wall-clock seconds since the epoch; `end_s − start_s = duration_s + gap_s`, save slew."""

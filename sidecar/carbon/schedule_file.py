@@ -29,6 +29,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sidecar.carbon.intensity import HIGHEST_G_PER_KWH
 from sidecar.carbon.schedule import By, HourTable, Schedule, TimedValues
 from sidecar.carbon.series import Span
+from sidecar.windows import YEARS
 
 FILE_BYTES_MAX: Final = 4 * 1024**2
 """A year of half hours is some 700 KB."""
@@ -41,7 +42,7 @@ MONTHS: Final = (
 )  # fmt: skip
 
 VALUE: Final = "g_per_kwh"
-_COMMENT = re.compile(r"#\s*(timezone|source)\s*:\s*(.*?)\s*")
+_COMMENT = re.compile(r"#[ \t]*(timezone|source)[ \t]*:(.*)")
 
 
 def read_schedule(path: Path) -> Schedule:
@@ -53,7 +54,7 @@ def read_schedule(path: Path) -> Schedule:
         return _of_csv(text, path.name)
     except OSError as error:
         raise ValueError(f"schedule {path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"schedule {path}: {error}") from error
 
 
@@ -77,7 +78,7 @@ def _of_csv(text: str, name: str) -> Schedule:
     for line in text.splitlines():
         comment = _COMMENT.fullmatch(line.strip())
         if comment is not None:
-            about[comment[1]] = comment[2]
+            about[comment[1]] = comment[2].strip()
         elif line.strip() and not line.lstrip().startswith("#"):
             lines.append(line)
     header, *rows = [
@@ -273,6 +274,8 @@ def _instant(text: object, zone: tzinfo, after_s: float) -> float:
         moment = datetime.fromisoformat(str(text))
     except ValueError:
         raise ValueError(f"{text!r:.40} is no time such as 2026-11-22T00:00:00Z") from None
+    if moment.year not in YEARS:
+        raise ValueError(f"{text!r:.40} is not of a year from {YEARS[0]} to {YEARS[-1]}")
     if moment.tzinfo is not None:
         return moment.timestamp()
     local = moment.replace(tzinfo=zone)
