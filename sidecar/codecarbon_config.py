@@ -18,6 +18,8 @@ SECTION: Final = "codecarbon"
 FILE_NAME: Final = ".codecarbon.config"
 ENVIRONMENT_PREFIX: Final = "codecarbon_"
 
+LINE_CHARACTERS_MAX: Final = 1000
+
 Verdict = Literal["same", "different", "not offered"]
 
 Keys = Mapping[str, str]
@@ -144,6 +146,9 @@ _ELSEWHERE: Final = _not_offered("CodeCarbon 3.3.2 has no such parameter either"
 
 def read_section(text: str) -> Keys:
     """Return the keys of `[codecarbon]`. Raises ValueError with one line for what is no such file."""
+    if any(len(line) > LINE_CHARACTERS_MAX for line in text.splitlines()):
+        # configparser takes time by the square of the blanks on a line.
+        raise ValueError(f"a line of more than {LINE_CHARACTERS_MAX} characters")
     parser = configparser.RawConfigParser()  # an interpolated value could carry a secret along
     try:
         parser.read_string(text)

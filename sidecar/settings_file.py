@@ -6,6 +6,7 @@ the user's own configuration directory, may. No file holds a secret: files are c
 """
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ NO_FILE: Final = "none"
 
 FILE_BYTES_MAX: Final = 1024**2
 """A configuration is some lines; what is larger is something else."""
+
+DOTS_MAX: Final = 200
+"""On one line, outside of texts: a key has two or three."""
+
+_QUOTED: Final = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +129,18 @@ def _document(content: bytes, place: Place) -> Mapping[str, Any]:
     import tomllib  # noqa: PLC0415 - a sidecar reads no file
 
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        _refuse_endless_keys(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are such
         raise SettingsError(f"file {place.shown}: is no TOML: {error}") from error
+
+
+def _refuse_endless_keys(text: str) -> None:
+    """Raise ValueError for a key of very many parts: tomllib takes time by the square of them."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.count(".") > DOTS_MAX and _QUOTED.sub("", line).count(".") > DOTS_MAX:
+            raise ValueError(f"line {number} has a key of more than {DOTS_MAX} parts")
 
 
 def _tool_table(document: Mapping[str, Any], place: Place) -> Mapping[str, Any]:

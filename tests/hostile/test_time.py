@@ -1,5 +1,6 @@
 """Files that somebody wrote so that reading them does not end: each is read or refused in a moment."""
 
+import contextlib
 import math
 import time
 from datetime import UTC, datetime
@@ -12,7 +13,11 @@ from sidecar.carbon.feed import intensity_during
 from sidecar.carbon.intensity import ForcedIntensity
 from sidecar.carbon.schedule_file import FILE_BYTES_MAX, read_schedule
 from sidecar.carbon.series import matched
+from sidecar.codecarbon_config import read_section
+from sidecar.settings import SettingsError
+from sidecar.settings_file import file_layers
 from tests.hostile.budget import cpu_budget
+from tests.hostile.test_told import TOLD_MAX
 
 NEVER = 10**6
 
@@ -71,3 +76,51 @@ def test_what_a_schedule_says_of_a_window_is_a_value_or_nothing(tmp_path_factory
         found = intensity_during(schedule, (now_s, now_s + 15), otherwise)
         assert found.figure.value in (5.0, 300.0)
         assert matched(schedule, now_s, now_s + 15) is None or math.isfinite(found.figure.value)
+
+
+# -- configuration: a file in the working directory may be anybody's ---------------------------------
+
+
+@pytest.mark.parametrize("name", ["emissions.toml", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join(["a"] * 500_000) + "=1",
+        ". ".join(['"a"'] * 200_000) + "=1",
+        "a={" + ".".join(["b"] * 500_000) + "=1}",
+        "[" + ".".join(["a"] * 500_000) + "]",
+        "a=" + "[" * NEVER,
+        "a=" + "{b=" * (NEVER // 4),
+        'a="' + "\\u0041" * (NEVER // 7),
+        "a=" + "1" * NEVER,
+        "a='''" + "'" * NEVER,
+    ],
+    ids=["dots", "quotes", "inline", "table", "arrays", "tables", "escapes", "number", "string"],
+)
+def test_a_configuration_made_to_take_for_ever_is_refused_in_a_moment(tmp_path, name, text):
+    written(tmp_path / name, f"# emissions\n{text}\n")
+    with cpu_budget(), pytest.raises(SettingsError, match=name) as refused:
+        file_layers(None, {}, tmp_path)
+    assert len(str(refused.value)) < TOLD_MAX
+
+
+def test_a_project_with_many_dependencies_on_one_line_is_read(tmp_path):
+    listed = ", ".join(f'"package-{number}==1.2.{number}"' for number in range(200))
+    text = f"[project]\ndependencies = [{listed}]\n[tool.emissions]\nproject = 'vision'\n"
+    (layer,) = file_layers(None, {}, tmp_path) if written(tmp_path / "pyproject.toml", text) else ()
+    assert layer.values == {"project": "vision"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + " " * NEVER + "b",
+        "a" + "\t=" * (NEVER // 2),
+        "[" * NEVER,
+        "a=1\n" + " b\n" * (NEVER // 3),
+    ],
+    ids=["blanks", "signs", "sections", "lines"],
+)
+def test_a_configuration_of_codecarbon_made_to_take_for_ever_is_read_or_refused(text):
+    with cpu_budget(), contextlib.suppress(ValueError):
+        read_section(f"[codecarbon]\n{text}\n")
