@@ -81,7 +81,7 @@ def whole_number_between(low: int, high: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         word = text.strip()
-        if not word.isdecimal() or not low <= int(word[:20]) <= high:
+        if not word.isdecimal() or len(word) > 20 or not low <= int(word) <= high:
             raise ValueError(f"{_shortened(text)} is not a whole number from {low} to {high}")
         return int(word)
 
@@ -104,10 +104,12 @@ def parse_path(text: str) -> Path:
 
 def parse_endpoint(text: str) -> str:
     """URL of a service, or `none`."""
-    value = parse_text(text)
-    if value.lower() != "none" and not value.startswith("http://"):
-        raise ValueError(f"{_shortened(value)} is neither an http:// address nor 'none'")
-    return value
+    value = text.strip()
+    if value.lower() == "none":
+        return value
+    if not value.startswith("http://"):
+        raise ValueError(f"{_shown_address(value)} is neither an http:// address nor 'none'")
+    return parse_url(value)
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -139,17 +141,19 @@ def some_of(*choices: str) -> Callable[[str], tuple[str, ...]]:
 
 def parse_url(text: str) -> str:
     """Address of a service, http:// or https://, without a user, query or fragment."""
-    value = parse_text(text)
     try:
+        value = parse_text(text)
         parts = urlsplit(value)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         known = False
     if not known:
-        raise ValueError(f"{_shortened(value)} is neither an http:// nor an https:// address")
+        raise ValueError(
+            f"{_shown_address(text.strip())} is neither an http:// nor an https:// address"
+        )
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError(
-            f"{parts.scheme}://{parts.hostname}…: an address without user, query and fragment is "
+            f"{_shown_address(value)}: an address without user, query and fragment is "
             "wanted; a SAS is given in EMISSIONS_BLOB_SAS"
         )
     return value.rstrip("/")
@@ -158,7 +162,7 @@ def parse_url(text: str) -> str:
 def parse_listen(text: str) -> tuple[str, int]:
     """Address to listen on, `HOST:PORT`; an IPv6 host in brackets, port 0 takes a free one."""
     host, _, port = text.strip().rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
+    if not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
         raise ValueError(f"{_shortened(text)} is not HOST:PORT; write it like 0.0.0.0:9877")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -209,6 +213,13 @@ def parse_text(text: str) -> str:
     if not value or len(value) > 200 or not value.isprintable():
         raise ValueError(f"{_shortened(text)} must be 1 to 200 printable characters on one line")
     return value
+
+
+def _shown_address(text: str) -> str:
+    """Show an address that is refused, without what may be a secret: user, query and fragment."""
+    visible = re.split(r"[?#]", text, maxsplit=1)[0]
+    user, _, rest = visible.rpartition("@")
+    return _shortened(f"…@{rest}" if user else visible)
 
 
 def _shortened(text: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.settings import SettingsError, declared_settings, load_settings
 from sidecar.validation import InvalidRecord, RecordValidator
 
 TOLD_MAX = 400
@@ -34,3 +35,43 @@ def test_a_key_of_a_record_that_is_refused_is_told_short_and_harmless(column, ke
     assert len(told) <= TOLD_MAX
     assert told.isprintable()
     assert told.isascii()
+
+
+ADDRESSES = [item.name for item in declared_settings() if item.metadata["metavar"] == "URL"]
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:precious@host",
+        "http://user:precious@host:99999/",
+        "http://user:precious@[::1",
+        "ftp://user:precious@host",
+        "user:precious@host",
+        "http://host/path?sig=precious",
+        "http:host?sig=precious",
+        "http://host/#precious",
+        "http://ho\nst?sig=precious",
+    ],
+)
+def test_an_address_that_is_refused_is_told_without_what_may_be_a_secret_in_it(name, address):
+    with pytest.raises(SettingsError) as refused:
+        load_settings({name: address}, {})
+    assert "precious" not in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+@given(st.sampled_from([item.name for item in declared_settings()]), st.text(max_size=300))
+def test_whatever_a_setting_is_given_it_is_taken_or_refused_in_one_short_line(name, text):
+    try:
+        load_settings({name: text}, {})
+    except SettingsError as error:
+        assert len(str(error)) <= TOLD_MAX
+        assert str(error).isprintable()
+
+
+@pytest.mark.parametrize("text", ["0" * 20 + "257", "0" * 19 + "5" + "9" * 5000])
+def test_a_number_with_many_digits_is_no_other_number(text):
+    with pytest.raises(SettingsError):
+        load_settings({"uploads": text}, {})
