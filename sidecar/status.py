@@ -91,7 +91,7 @@ class Asked:
     def names_loopback(self) -> bool:
         """Whether it is asked for by a name of this machine; who gives none is no browser."""
         host = self.headers.get("host")
-        return host is None or is_loopback(_host_name(host))
+        return host is None or is_loopback(host_name(host))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,8 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
-def _host_name(header: str) -> str:
+def host_name(header: str) -> str:
+    """Return the name or address in a header `Host`; empty where there is none."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import unquote, urlsplit
 
 from sidecar.bounded_http import one_line
+from sidecar.status import host_name, is_loopback
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ TYPES: Final = {
     ".txt": "text/plain; charset=utf-8",
 }
 """What a report holds; nothing else is served."""
-
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class NoReportError(Exception):
@@ -49,10 +48,10 @@ class _Handler(SimpleHTTPRequestHandler):
         self,
         *args: Any,  # noqa: ANN401
         root: Path,
-        hosts: frozenset[str] | None,
+        is_local: bool,
     ) -> None:
         self._root = root
-        self._hosts = hosts
+        self._is_local = is_local
         super().__init__(*args, directory=str(root))
 
     def send_head(self) -> BytesIO | BinaryIO | None:
@@ -87,10 +86,7 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def _is_for_us(self) -> bool:
         """Whether the request names this machine: a page elsewhere may rebind its name to loopback."""
-        if self._hosts is None:
-            return True
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        return host in self._hosts
+        return not self._is_local or is_loopback(host_name(self.headers.get("Host", "")))
 
     def _file(self, path: str | None = None) -> Path | None:
         """Return the file that a request asks for; None where it is not one of the report."""
@@ -120,8 +116,8 @@ def serving(directory: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator
     root = directory.resolve()
     if not (root / "index.html").is_file():
         raise NoReportError(f"{directory} has no index.html: write a report there first")
-    hosts = _LOOPBACK if host in _LOOPBACK else None
-    with _Server((host, port), partial(_Handler, root=root, hosts=hosts)) as server:
+    handler = partial(_Handler, root=root, is_local=is_loopback(host))
+    with _Server((host, port), handler) as server:
         yield server
 
 
