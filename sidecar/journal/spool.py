@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -181,14 +180,10 @@ class Spool:
         for claim in claims:
             claim.beat()
 
-    def head(self, put_off: Collection[str] = ()) -> ClosedSegment | None:
-        """Return the segment to ship next; it stays until it is said what became of it.
-
-        None of the processes `put_off` (stems): their turn is later.
-        """
+    def head(self) -> ClosedSegment | None:
+        """Return the segment to ship next; it stays until it is said what became of it."""
         with self._lock:
-            waiting = itertools.chain(self._own, self._found)
-            return next((item for item in waiting if item.name.stem not in put_off), None)
+            return next(itertools.chain(self._own, self._found), None)
 
     def postpone_found(self, segment: ClosedSegment) -> None:
         """Let the other found segments go first; our own keep their order."""

@@ -84,8 +84,9 @@ class _Schedule:
     deadline_s: float = math.inf
     asked_to_wait: bool = False
     put_off_s: dict[str, float] = field(default_factory=dict)
-    """By stem: until when the segments of an earlier process wait, while all others are shipped."""
-    put_off_why: str | None = None
+    """By stem: how long what an earlier process left is left alone, since the last look."""
+    put_off_before_s: dict[str, float] = field(default_factory=dict)
+    """The same of the look before."""
 
 
 class Shipper:
@@ -167,19 +168,14 @@ class Shipper:
         if now_s < self._due.attempt_s:
             return self._rest_s(self._due.attempt_s - now_s)
         self._look(now_s)
-        put_off_s = {
-            stem: until_s for stem, until_s in self._due.put_off_s.items() if until_s > now_s
-        }
-        segment = self._spool.head(put_off_s)
+        segment = self._spool.head()
         if segment is not None:
             self._attempt(segment)
             return 0.0
         if self._is_finishing:
-            why = self._due.put_off_why if put_off_s else None
-            self.state = replace(self.state, failure=self.state.failure or why)
             return None
         self._ask_for_receipt(now_s)
-        return min(LOOK_AGAIN_S, min(put_off_s.values(), default=math.inf) - now_s)
+        return max(0.0, self._due.look_s - now_s)
 
     @property
     def _is_finishing(self) -> bool:
@@ -194,6 +190,7 @@ class Shipper:
         if now_s < self._due.look_s or self._is_finishing:
             return
         self._due.look_s = now_s + LOOK_AGAIN_S
+        self._due.put_off_before_s, self._due.put_off_s = self._due.put_off_s, {}
         try:
             self._supply.look()
         except OSError as error:
@@ -255,19 +252,22 @@ class Shipper:
         )
 
     def _put_off(self, segment: ClosedSegment, text: str, wait_s: float | None) -> None:
-        """Leave what this process left for later; nothing else waits for it.
+        """Leave what this process left alone for a while; its own pod may be back, and finds it free.
 
         Where the far side names no time, this is not the pod to bring it: another one may be.
         """
         stem = segment.name.stem
+        self._spool.give_back(stem)
         if wait_s is None:
             _log.info("%s.*: %s; left for another pod", stem, text)
-            self._spool.give_back(stem)
             return
-        if stem not in self._due.put_off_s:
+        before_s = self._due.put_off_before_s.get(stem)
+        if before_s is None:
             _log.info("%s.*: %s", stem, text)
-        self._due.put_off_s[stem] = self._pace.monotonic_s() + min(wait_s, RETRY_AFTER_MAX_S)
-        self._due.put_off_why = text
+        doubled_s = min(2 * (before_s or 0.0), LOOK_AGAIN_S)
+        pause_s = max(min(wait_s, RETRY_AFTER_MAX_S), doubled_s)
+        self._due.put_off_s[stem] = pause_s
+        self._due.look_s = min(self._due.look_s, self._pace.monotonic_s() + pause_s)
 
     def _failed(self, segment: ClosedSegment, error: Undelivered) -> None:
         text = str(error)

@@ -1,5 +1,6 @@
 """Shipping: in order, patient with a far side that fails, quick at the end; the clock is the test's."""
 
+import functools
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.journal.claim import Claim
-from sidecar.journal.recover import owner_path
+from sidecar.journal.recover import Recovery, owner_path, recover
 from sidecar.journal.spool import REFUSED_DIRECTORY, Spool, close_segment
 from sidecar.record import EmissionRecord, to_ndjson
 from sidecar.segment import SegmentName
@@ -296,25 +297,62 @@ def test_a_receipt_is_kept_beside_the_segments(spool, far, time):
     assert kept == ["v1.proof"]
 
 
-def test_what_must_wait_for_its_owner_holds_up_nothing_else(shipper, spool, far, time, caplog):
-    still_there = Undelivered("that pod runs still", retry_after_s=60.0, about_owner=True)
-    far.failures = [still_there]
-    spool.add_found([segment(spool, number, "v.a") for number in range(2)], None)
-    caplog.set_level("INFO")
+def left_behind(spool, time, far):
+    """A shipper on a volume where another process, `v.a`, left two segments."""
+    claim = Claim.take(owner_path(spool.directory, "v.a"))
+    for number in range(2):
+        segment(spool, number, "v.a")
+    claim.release()
+    recovery = Recovery("u.b", ships=True)
+    look = functools.partial(recover, spool.directory, recovery, spool)
+    return Shipper(lambda: far, Supply(spool, look=look), time.pace)
+
+
+def still_there():
+    return Undelivered("that pod runs still", retry_after_s=60.0, about_owner=True)
+
+
+def test_what_must_wait_for_its_owner_holds_up_nothing_else(spool, far, time):
+    shipper = left_behind(spool, time, far)
+    far.failures = [still_there()]
     assert shipper.step() == 0.0
     assert shipper.step() == 60.0, "its other segments wait with it"
     spool.add(segment(spool, 0))
     assert shipper.step() == 0.0
     assert far.stored == ["u.b.00000000.ndjson.gz"]
     assert shipper.state.failure is None
-    time.now_s += 60
-    far.failures = [still_there]
-    assert shipper.step() == 0.0
-    assert sum("runs still" in text for text in caplog.messages) == 1
-    assert shipper.finish(10.0) is False
+    assert shipper.finish(10.0) is True
     assert shipper.step() is None
-    assert shipper.state.failure == "that pod runs still"
     assert len(list(spool.directory.glob("v.a.*.gz"))) == 2
+
+
+def test_what_must_wait_for_its_owner_is_free_for_it_meanwhile(spool, far, time):
+    """Its pod may be back, on the same volume, and ships it itself: it must not find it taken."""
+    shipper = left_behind(spool, time, far)
+    far.failures = [still_there()]
+    assert shipper.step() == 0.0
+    claim = Claim.take(owner_path(spool.directory, "v.a"), of_this_pod=True)
+    assert claim is not None
+    assert shipper.step() == 60.0
+    time.now_s += 60
+    assert shipper.step() is not None
+    assert not spool.state().segments, "its owner holds it now"
+
+
+def test_what_waits_for_its_owner_is_offered_again_ever_less_often(spool, far, time, caplog):
+    shipper = left_behind(spool, time, far)
+    far.failures = [still_there() for _ in range(8)]
+    caplog.set_level("INFO")
+    asked_at_s = []
+    while len(far.stored) < 2:
+        asked = len(far.asked)
+        wait_s = shipper.step()
+        if len(far.asked) > asked:
+            asked_at_s.append(time.now_s)
+        time.now_s += wait_s
+    pauses_s = [later - earlier for earlier, later in itertools.pairwise(asked_at_s)]
+    assert pauses_s[:8] == [60, 120, 240, 480, 960, LOOK_AGAIN_S, LOOK_AGAIN_S, LOOK_AGAIN_S]
+    assert sum("runs still" in text for text in caplog.messages) == 1
 
 
 def test_what_is_anothers_to_bring_is_given_back_whole(shipper, spool, far, time):
