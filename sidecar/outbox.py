@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from sidecar.exporters.prometheus import Metric, Sample, counter, gauge
 from sidecar.journal.append import Journal, VolumeLimits
 from sidecar.journal.recover import Recovery, left_size, recover
-from sidecar.journal.spool import ClosedSegment, Spool, on_volume
+from sidecar.journal.spool import ClosedSegment, Spool
 from sidecar.record import EmissionRecord
 from sidecar.settings import Settings
 from sidecar.transport.delivery import Transport
@@ -234,11 +234,12 @@ class Outbox:
 
     def append(self, record: EmissionRecord) -> None:
         """Write a record; a segment that is due is closed and queued."""
-        self.journal.closed_size = self._spool.state().size + self._kept_size
+        self._tell_closed_size()
         self.journal.append(record)
         self._queue(self.journal.sealed())
         if not self._is_held:  # until then they are still to be completed, and written anew
             self._queue(self.journal.rescued())
+        self._settle()
         self.journal.beat()
         self._spool.beat()
         if self._is_due() and not self._is_held:
@@ -288,10 +289,23 @@ class Outbox:
 
     def _queue(self, segments: list[ClosedSegment]) -> None:
         for segment in segments:
-            if self._shipper is not None:
-                self._spool.add(segment)
-            else:
-                self._kept_size += on_volume(segment).size
+            self._spool.add(segment)
+        self._leave_files()
+
+    def _leave_files(self) -> None:
+        """Where nothing ships, a file on the volume is where a segment ends."""
+        if self._shipper is None:
+            self._kept_size += sum(segment.size for segment in self._spool.take_files())
+
+    def _settle(self) -> None:
+        """Write what only memory holds, once the volume takes it: a kill would take it."""
+        if self.journal.failure is None and self._spool.state().memory_records:
+            self._tell_closed_size()
+            self._spool.settle(self.journal.room())
+            self._leave_files()
+
+    def _tell_closed_size(self) -> None:
+        self.journal.closed_size = self._spool.state().size + self._kept_size
 
     def _recover(self) -> None:
         if not self.journal.directory.is_dir():
@@ -323,7 +337,8 @@ class Outbox:
                 "shipping what is left, for %g s at most; asked again, for less", self._deadline_s
             )
             self._shipper.finish(self._deadline_s)
-            self._spool.keep()
+        self._spool.keep()
+        self._leave_files()
         state = self.state()
         self.journal.close(is_clean=not state.unshipped_segments)
         self._spool.close()

@@ -243,6 +243,55 @@ def test_a_volume_that_is_lost_loses_no_segment_that_is_open(desk):
     assert desk.arrived == [["b1.0", "b1.1", "b1.2"], ["b1.3", "b1.4"]]
 
 
+def test_what_was_removed_during_an_outage_is_written_again(desk):
+    """Else it would be in memory alone until the far side is back, and a kill would take it."""
+    desk.is_open = False
+    outbox = released(desk.outbox())
+    desk.write(outbox, 3)
+    shutil.rmtree(desk.volume)
+    desk.write(outbox, 2)
+    assert outbox.state().waiting_records == 0
+    assert desk.left == ["pod.b1.00000000.ndjson.gz", "pod.b1.00000003.ndjson"]
+    desk.is_open = True
+    until(lambda: desk.arrived)
+    outbox.close()
+    assert desk.arrived == [["b1.0", "b1.1", "b1.2"], ["b1.3", "b1.4"]]
+    assert desk.left == []
+
+
+def test_a_segment_that_was_cut_leaves_no_half_of_it(desk):
+    """It would be found by the next process, and be other content under the same name."""
+    outbox = released(desk.outbox())
+    desk.write(outbox, 3)
+    segment = outbox.journal.path
+    segment.write_bytes(segment.read_bytes()[:100])
+    desk.write(outbox, 2)
+    until(lambda: desk.arrived)
+    assert not segment.exists()
+    assert outbox.close().refused_segments == 0
+    assert desk.arrived == [["b1.0", "b1.1", "b1.2"], ["b1.3", "b1.4"]]
+    assert desk.left == []
+
+
+def test_what_memory_alone_holds_is_written_once_the_volume_is_back(desk):
+    desk.volume.write_text("in the way")
+    desk.is_open = False
+    outbox = released(desk.outbox(flush_interval="1m", ship_deadline="0s"))
+    for _ in range(4):
+        desk.write(outbox, 2)
+        desk.now_s += 60
+    assert outbox.state().waiting_records == 8
+    assert outbox.state().unshipped_segments == 1, "meant to go from memory at once"
+    desk.volume.unlink()
+    desk.write(outbox)
+    assert outbox.state().waiting_records == 0
+    assert outbox.close().unshipped_records == 9
+    desk.is_open = True
+    released(desk.outbox()).close()
+    numbers = sorted(int(n.rpartition(".")[2]) for segment in desk.arrived for n in segment)
+    assert numbers == list(range(9))
+
+
 def test_an_early_segment_that_is_lost_is_completed_once_and_not_shipped_twice(desk):
     outbox = desk.outbox(flush_interval="1s")
     desk.write(outbox, 3)

@@ -190,6 +190,13 @@ class Journal:
         if claim is not None:
             claim.keep_receipt(receipt)
 
+    def room(self) -> float:
+        """Return the bytes that may still be written beside `closed_size`; 0 where it is not told."""
+        try:
+            return self._limits.allowed(self.directory) - self.closed_size - self.size
+        except OSError:
+            return 0.0
+
     def beat(self) -> None:
         """Say to other machines that share the volume that this process lives."""
         if self._claim is not None:

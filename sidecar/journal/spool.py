@@ -89,19 +89,31 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def on_volume(segment: ClosedSegment) -> ClosedSegment:
-    """Return the segment as a file where it can be written, else as it is."""
+def _as_file(segment: ClosedSegment) -> ClosedSegment:
+    """Write a segment that memory holds to the volume. Raises OSError."""
     if segment.kept is None:
         return segment
+    replace_file(segment.path, segment.kept)
+    _remove_half(segment)
+    return replace(segment, kept=None, size=len(segment.kept))
+
+
+def _remove_half(segment: ClosedSegment) -> None:
+    """Remove what somebody cut of its open file: it would be other content under the same name."""
+    with contextlib.suppress(OSError):
+        (segment.path.parent / f"{segment.name}{SUFFIX}").unlink(missing_ok=True)
+
+
+def _on_volume(segment: ClosedSegment) -> ClosedSegment:
+    """Return the segment as a file where it can be written, else as it is: the process ends."""
     try:
-        replace_file(segment.path, segment.kept)
+        return _as_file(segment)
     except OSError as error:
         _log.error(
             "%d records (%s) could not be shipped nor written (%s) and end with this process",
             segment.records, segment.name, error.strerror,
         )  # fmt: skip
         return segment
-    return replace(segment, kept=None, size=len(segment.kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +215,9 @@ class Spool:
     def delivered(self, segment: ClosedSegment) -> None:
         """Delete a segment that the far side confirmed."""
         with contextlib.suppress(OSError):  # shipped again some day, it meets itself
-            if segment.kept is None:
-                segment.path.unlink(missing_ok=True)
+            segment.path.unlink(missing_ok=True)
+        if segment.kept is not None:
+            _remove_half(segment)
         self._forget(segment)
 
     def vanished(self, segment: ClosedSegment) -> None:
@@ -236,8 +249,9 @@ class Spool:
     def _forget(self, segment: ClosedSegment) -> None:
         with self._lock:
             for queue in (self._own, self._found):
-                with contextlib.suppress(ValueError):
-                    queue.remove(segment)
+                # By name: what memory held may have been written meanwhile.
+                for item in [item for item in queue if item.name == segment.name]:
+                    queue.remove(item)
             stem = segment.name.stem
             done = not any(other.name.stem == stem for other in self._found)
             claim = self._claims.pop(stem, None) if done else None
@@ -259,11 +273,41 @@ class Spool:
                 refused=self._refused,
             )
 
+    def settle(self, room: float) -> None:
+        """Write to the volume what only memory holds, the oldest first, while `room` bytes suffice."""
+        with self._lock:
+            in_memory = [segment for segment in self._own if segment.kept is not None]
+        for segment in in_memory:
+            room -= len(segment.kept or b"")
+            if room < 0:
+                return
+            try:
+                written = _as_file(segment)
+            except OSError:
+                return  # it is tried again
+            self._swap(segment, written)
+
+    def _swap(self, segment: ClosedSegment, written: ClosedSegment) -> None:
+        with self._lock:
+            if segment in self._own:
+                self._own[self._own.index(segment)] = written
+                return
+        with contextlib.suppress(OSError):  # it was delivered meanwhile, from memory
+            written.path.unlink(missing_ok=True)
+
+    def take_files(self) -> list[ClosedSegment]:
+        """Take the segments of this process that are files: where nothing ships, that is their end."""
+        with self._lock:
+            files = [segment for segment in self._own if segment.kept is None]
+            for segment in files:
+                self._own.remove(segment)
+        return files
+
     def keep(self) -> None:
         """Write to the volume what is only in memory, as far as it goes: the process ends."""
         with self._lock:
             for queue in (self._own, self._found):
-                kept = [on_volume(segment) for segment in queue]
+                kept = [_on_volume(segment) for segment in queue]
                 queue.clear()
                 queue.extend(kept)
 
