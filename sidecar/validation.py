@@ -22,14 +22,14 @@ LINE_BYTES_MAX: Final = 1024 * 1024
 PLACES_MAX: Final = 4
 """Of a place in a record: column, number of a GPU, its column."""
 
-_AMOUNTS: Final = attrgetter(
-    *(
-        item.name
-        for item in fields(EmissionRecord)
-        if item.name.endswith(("_kwh", "_g", "_l", "_s", "_seconds", "_gib"))
-    )
+AMOUNTS: Final = tuple(
+    item.name
+    for item in fields(EmissionRecord)
+    if item.name.endswith(("_kwh", "_g", "_l", "_s", "_seconds", "_gib"))
 )
+"""Columns of what is neither negative nor infinite."""
 
+_amounts: Final = attrgetter(*AMOUNTS)
 
 YEARS: Final = windows.YEARS
 """Years a record can be of."""
@@ -59,7 +59,7 @@ class RecordValidator:
             raise InvalidRecord(f"schema {record.schema}, this version reads {SCHEMA}")
         if not record.record_id or not _plausible(record):
             raise InvalidRecord("negative or infinite amount, or no record_id")
-        if not _are_phases(record.phases):
+        if not are_phases(record.phases):
             raise InvalidRecord("phases that no program can have marked")
         return record
 
@@ -73,7 +73,7 @@ def _invalid(error: ValidationError) -> InvalidRecord:
     return InvalidRecord("not a record", f"{place}: {first['msg']}" if place else first["msg"])
 
 
-def _are_phases(phases: Mapping[str, float] | None) -> bool:
+def are_phases(phases: Mapping[str, float] | None) -> bool:
     """Whether these may be phases: bounded in number, names that are valid, seconds that are some."""
     if phases is None:
         return True
@@ -87,4 +87,4 @@ def _are_phases(phases: Mapping[str, float] | None) -> bool:
 
 
 def _plausible(record: EmissionRecord) -> bool:
-    return all(amount is None or 0 <= amount < math.inf for amount in _AMOUNTS(record))
+    return all(amount is None or 0 <= amount < math.inf for amount in _amounts(record))

@@ -4,7 +4,6 @@ Memory stays constant: what is held is the compressed body, one piece and one li
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from datetime import datetime
 from typing import Any, Final, Protocol
 
 from sidecar.collector.limits import Limits
+from sidecar.collector.record_lines import RecordLines
 from sidecar.collector.refusal import Refusal, shown
 from sidecar.meters.reading import PodMethod
-from sidecar.record import EmissionRecord
 from sidecar.segment import NotASegment, SegmentName, TooLong, blob_name, inflated
-from sidecar.validation import YEARS, InvalidRecord, RecordValidator
+from sidecar.validation import YEARS, InvalidRecord
 
 _ORIGINS_MAX: Final = 8
 _NODES_OWN: Final[PodMethod] = "unallocated"
@@ -66,7 +65,6 @@ class CheckedSegment:
     says what a node used that no pod did.
     """
 
-    first: Mapping[str, Any]
     origins: tuple[Origin, ...]
     records: int
     sha256: str
@@ -75,14 +73,14 @@ class CheckedSegment:
     is_nodes_own: bool = False
 
 
-def check_segment(content: bytes, validator: RecordValidator, limits: Limits) -> CheckedSegment:
+def check_segment(content: bytes, records: RecordLines, limits: Limits) -> CheckedSegment:
     """Return what a compressed segment holds.
 
     Raises Refusal: 400 where it is no whole gzip stream of lines, 413 where it is too large, 422
     with the line and the reason where a line is no record or does not belong with the first.
     """
     digest = hashlib.sha256()
-    check = _Check(validator)
+    check = _Check(records)
     for number, line in enumerate(_lines(content, digest.update, limits), start=1):
         if number > limits.records:
             raise _too_large(f"more than {limits.records} records")
@@ -112,10 +110,9 @@ def foreign_field(origins: Sequence[Origin], owner: Owner) -> str | None:
 class _Check:
     """Takes the lines one by one, and compares each record with the first."""
 
-    def __init__(self, validator: RecordValidator) -> None:
-        self._validator = validator
-        self._first: EmissionRecord | None = None
-        self._first_row: Mapping[str, Any] = {}
+    def __init__(self, lines: RecordLines) -> None:
+        self._lines = lines
+        self._first: Mapping[str, Any] | None = None
         self._last: SegmentName | None = None
         self._origins: dict[Origin, None] = {}
         self._is_nodes_own = False
@@ -123,20 +120,19 @@ class _Check:
 
     def add(self, line: bytes) -> None:
         """Check one line. Raises InvalidRecord or NotASegment."""
-        record = self._validator.record_of(line)
-        row = _row(line)
-        _require_times(record)
-        name = SegmentName.of_record(record.record_id)
-        if record.pod_uid != name.owner:
-            raise NotASegment(f"pod_uid {shown(record.pod_uid)} is not that of its record_id")
+        row = self._lines.row_of(line)
+        _require_times(row)
+        name = SegmentName.of_record(row["record_id"])
+        if row["pod_uid"] != name.owner:
+            raise NotASegment(f"pod_uid {shown(row['pod_uid'])} is not that of its record_id")
         if self._first is None or self._last is None:
-            self._first, self._first_row = record, row
+            self._first = row
         else:
-            _require_same_process(self._first, record, self._last, name)
+            _require_same_process(self._first, row, self._last, name)
         self._last = name
         self._records += 1
-        self._is_nodes_own |= _NODES_OWN in (record.pod_method or "").split(" + ")
-        self._note_origin(Origin(record.namespace, record.pod, record.pod_uid, record.node))
+        self._is_nodes_own |= _NODES_OWN in (row["pod_method"] or "").split(" + ")
+        self._note_origin(Origin(row["namespace"], row["pod"], row["pod_uid"], row["node"]))
 
     def _note_origin(self, origin: Origin) -> None:
         """Keep where a record says that it is from. Raises NotASegment: none is passed over."""
@@ -151,70 +147,37 @@ class _Check:
         if self._first is None:
             raise Refusal(400, "not_a_segment", "the segment is empty; send at least one record")
         return CheckedSegment(
-            self._first_row,
             tuple(self._origins),
             self._records,
             sha256,
-            blob_name(self._first_row),
-            blob_name(self._first_row, handed_over=True),
+            blob_name(self._first),
+            blob_name(self._first, handed_over=True),
             self._is_nodes_own,
         )
 
 
 def _require_same_process(
-    first: EmissionRecord, record: EmissionRecord, last: SegmentName, name: SegmentName
+    first: Mapping[str, Any], row: Mapping[str, Any], last: SegmentName, name: SegmentName
 ) -> None:
     if name.stem != last.stem:
         raise NotASegment(f"record_id {shown(name)} is of another process than {shown(last)}")
     if name.sequence <= last.sequence:
         raise NotASegment(f"record_id {shown(name)} does not come after {shown(last)}")
-    for field in ("project", "cluster"):
-        here, there = getattr(record, field), getattr(first, field)
+    for column in ("project", "cluster"):
+        here, there = row[column], first[column]
         if here != there:
-            raise NotASegment(f"{field} {shown(here)} is not that of line 1, {shown(there)}")
+            raise NotASegment(f"{column} {shown(here)} is not that of line 1, {shown(there)}")
 
 
-def _require_times(record: EmissionRecord) -> None:
-    for field in ("window_start", "window_end"):
-        text = getattr(record, field)
+def _require_times(row: Mapping[str, Any]) -> None:
+    for column in ("window_start", "window_end"):
+        text = row[column]
         try:
             is_time = bool(_TIME.fullmatch(text)) and datetime.fromisoformat(text).year in YEARS
         except ValueError:
             is_time = False
         if not is_time:
-            raise NotASegment(f"{field} {shown(text)} is no time in UTC, as RFC 3339 writes it")
-
-
-def _row(line: bytes) -> Mapping[str, Any]:
-    """Return a line as every JSON reader must see it. Raises InvalidRecord.
-
-    Of a key that is there twice one reader takes the first and another the last value: what is
-    checked here would not be what is reported. NaN and Infinity are no JSON.
-    """
-    try:
-        row = _DECODER.decode(line.decode())
-    except (ValueError, RecursionError) as error:
-        raise InvalidRecord("not a record", str(error)) from error
-    if not isinstance(row, dict):
-        raise InvalidRecord("not a record", "not an object")
-    return row
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"key {shown(twice)} is there twice")
-    return row
-
-
-def _no_constant(text: str) -> Any:  # noqa: ANN401 - never returns
-    raise ValueError(f"{text} is no JSON number")
-
-
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
-"""Made once: making it for each line costs a sixth of a segment's time (bench/collector.py)."""
+            raise NotASegment(f"{column} {shown(text)} is no time in UTC, as RFC 3339 writes it")
 
 
 class _Hashed(Protocol):

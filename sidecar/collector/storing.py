@@ -7,12 +7,12 @@ from typing import Final, Protocol
 from sidecar.collector.backend import Backend
 from sidecar.collector.handover import Holder, Receipts, require_holder
 from sidecar.collector.limits import Limits, retry_after_s
+from sidecar.collector.record_lines import RecordLines
 from sidecar.collector.refusal import Refusal, shown
 from sidecar.collector.segment_check import CheckedSegment, check_segment, foreign_field
 from sidecar.collector.token_review import Caller
 from sidecar.segment import Parcel
 from sidecar.transport.delivery import Delivery, Undelivered
-from sidecar.validation import RecordValidator
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Storing:
         self._receipts = checks.receipts
         self._limits = checks.limits
         self._node_meter = checks.node_meter
-        self._validator = RecordValidator()
+        self._lines = RecordLines()
         self._takes = True
 
     def store(self, content: bytes, caller: Caller, receipt: str | None) -> Stored:
@@ -72,7 +72,7 @@ class Storing:
 
         `receipt` proves whose it is where the caller's pod is another than the records'.
         """
-        segment = check_segment(content, self._validator, self._limits)
+        segment = check_segment(content, self._lines, self._limits)
         if segment.is_nodes_own:
             self._require_node_meter(caller)
         foreign = foreign_field(segment.origins, caller)

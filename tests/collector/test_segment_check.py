@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.collector.limits import Limits
+from sidecar.collector.record_lines import RecordLines
 from sidecar.collector.refusal import Refusal
 from sidecar.collector.segment_check import check_segment
 from sidecar.segment import blob_name, compressed
-from sidecar.validation import RecordValidator
 from tests.collector.running import ndjson, record
 
-VALIDATOR = RecordValidator()
+LINES = RecordLines()
 PLAIN = ndjson(record(1), record(2), record(9, event="end", end_reason="SIGTERM"))
 CONTENT = compressed(PLAIN)
 
 
 def check(content, limits=None):
-    return check_segment(content, VALIDATOR, limits or Limits())
+    return check_segment(content, LINES, limits or Limits())
 
 
 def test_a_segment_is_described_by_its_plain_text() -> None:
@@ -98,7 +98,7 @@ def test_plain_text_with_a_byte_changed_is_taken_only_if_it_is_valid(place, chan
     assert checked.records == len(lines)
     for line in lines:
         row = json.loads(line)
-        assert VALIDATOR.record_of(line).record_id.startswith(f"{row['pod_uid']}.")
+        assert LINES.row_of(line)["record_id"].startswith(f"{row['pod_uid']}.")
 
 
 @pytest.mark.parametrize("deep", [b"[" * 60_000, b'{"a":' * 10_000])
