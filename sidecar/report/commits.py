@@ -8,8 +8,9 @@ no commit names does not count: whoever is killed in between leaves only such. N
 """
 
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -26,6 +27,13 @@ LAYOUT: Final = 1
 """Version of what commits and parts look like."""
 
 COMMIT_BYTES_MAX: Final = 64 * 1024**2
+
+_COUNTS: Final = ("records", "cut")
+_DIGESTS: Final = ("ids", "sha256")
+_DIGEST: Final = re.compile(r"[0-9A-Za-z]{0,128}", re.ASCII)
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_NAME_CHARACTERS_MAX: Final = 1024
+"""Of the name of a blob, as Azure has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class Commit:
         """Read a commit. Raises SourceUnreadable: without it no total would be true."""
         try:
             row: dict[str, Any] = json.loads(content)
+            _require_sound(row, name)
             if row.pop("layout") != LAYOUT:
                 raise SourceUnreadable(
                     f"{name}: made by a newer version of emissions-sidecar; update this one"
@@ -81,11 +90,54 @@ class Commit:
             parts = tuple(Part(**part) for part in row.pop("parts"))
             replaces = tuple(row.pop("replaces"))
             return cls(parts=parts, replaces=replaces, **row)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise SourceUnreadable(
                 f"{name} is no commit of compacted records ({type(error).__name__}); restore it from "
                 "a backup, the parts it names cannot be told from others without"
             ) from error
+
+
+def _require_sound(row: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError where a commit says what no compaction writes; whoever wrote it is not trusted.
+
+    Days stand in SQL and names lead to files.
+    """
+    match = COMMIT.fullmatch(name)
+    numbered = [row["generation"], *(part[key] for part in row["parts"] for key in _COUNTS)]
+    is_sound = (
+        (match is None or row["generation"] == int(match["generation"]))
+        and type(row["parts"]) is type(row["replaces"]) is list
+        and all(type(number) is int and 0 <= number < 2**53 for number in numbered)
+        and all(_DAY.fullmatch(day) for day in _days(row))
+        and all(map(_is_name, _names(row)))
+        and all(map(_is_measured, row["parts"]))
+    )
+    if not is_sound:
+        raise ValueError("a value that no compaction writes")
+
+
+def _days(row: Mapping[str, Any]) -> list[str]:
+    return [row["day"], *(part["day"] for part in row["parts"])]
+
+
+def _names(row: Mapping[str, Any]) -> list[object]:
+    sums = row.get("sums")
+    given = [row["balances"], *(part["name"] for part in row["parts"])]
+    return [*given, *row["replaces"], *([sums["name"]] if sums else ())]
+
+
+def _is_name(name: object) -> bool:
+    """Whether it is a path below, of ordinary parts."""
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name:
+        return False
+    return len(name) <= _NAME_CHARACTERS_MAX and not {"", ".", ".."} & set(name.split("/"))
+
+
+def _is_measured(part: Mapping[str, Any]) -> bool:
+    energy_kwh = part["energy_kwh"]
+    is_energy = type(energy_kwh) in (int, float) and 0 <= energy_kwh < math.inf
+    is_of_one = isinstance(part["project"], str | None)
+    return is_energy and is_of_one and all(_DIGEST.fullmatch(part[key]) for key in _DIGESTS)
 
 
 @dataclass(frozen=True, slots=True)
