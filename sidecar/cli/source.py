@@ -2,12 +2,15 @@
 
 import argparse
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.cli.extras import require_extra
 from sidecar.cli.options import add_settings, settings_from
-from sidecar.report.source import BLOB_SCHEME, Source, open_source
+from sidecar.report.source import BLOB_SCHEME
 from sidecar.settings import Settings, declared_settings
+
+if TYPE_CHECKING:
+    from sidecar.report.places import Place
 
 CREDENTIALS: Final = (
     "config",
@@ -26,15 +29,17 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, CREDENTIALS)
 
 
-def source_of(arguments: argparse.Namespace) -> Source:
+def place_of(arguments: argparse.Namespace) -> "Place":
     """Open SOURCE; close it in the end. Of a directory, no setting is asked.
 
     Raises SettingsError with one line: an address or credential that cannot be right, or an extra that
     is not installed.
     """
-    require_extra("reading records", "report", ("pydantic", "rich"))
+    require_extra("reading records", "report", ("duckdb", "pyarrow", "pydantic", "rich"))
     is_blob = arguments.source.startswith(BLOB_SCHEME)
     if is_blob:
         require_extra("reading Azure Blob", "blob", ("azure.storage.blob", "azure.identity"))
+    from sidecar.report.places import open_place  # noqa: PLC0415 - the extra may be missing
+
     settings = settings_from(arguments) if is_blob else Settings()
-    return open_source(arguments.source, settings, os.environ)
+    return open_place(arguments.source, settings, os.environ)

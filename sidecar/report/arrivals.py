@@ -99,8 +99,8 @@ def _records(dataset: Dataset, engine: Engine) -> ir.Table | None:
     found = []
     if dataset.staged:
         found.append(engine.scanned("arrived_staged", dataset.staged, _COLUMNS))
-    if dataset.compacted:
-        paths = [item.path for item in dataset.compacted]
+    if dataset.days:
+        paths = dataset.paths_of(dataset.days)
         found.append(engine.scanned("arrived_compacted", paths, _COLUMNS))
     if not found:
         return None

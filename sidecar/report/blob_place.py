@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from azure.core.exceptions import HttpResponseError
-from azure.storage.blob import BlobProperties, ContainerClient
+from azure.storage.blob import ContainerClient
 
-from sidecar.report.blob_source import BlobSource, _BlobStream
-from sidecar.report.places import is_of_dataset
+from sidecar.report.blob_source import BlobSource, BlobStream, Listed
+from sidecar.report.places import of_dataset
 from sidecar.report.source import SourceUnreadable, blob_address
 from sidecar.report.staging import StoredFile
 from sidecar.settings import Settings
@@ -33,18 +33,19 @@ class BlobPlace(BlobSource):
 
     def files(self) -> Iterator[StoredFile]:
         """Yield the blobs, as the service lists them: by name. Raises SourceUnreadable."""
+        return of_dataset(self._all())
+
+    def _all(self) -> Iterator[StoredFile]:
         token: str | None = None
         while True:
             try:
-                page, token = self.attempt(functools.partial(self._page, token))
+                page, token = self.attempt(functools.partial(self.page, token))
             except HttpResponseError as error:
                 raise SourceUnreadable(
                     f"{self} cannot be listed: {error.status_code} {error.reason}"
                 ) from error
             for blob in page:
-                name = blob.name.removeprefix(self._folder)
-                if is_of_dataset(name):
-                    yield StoredBlob(name, blob, self)
+                yield StoredBlob(blob.name.removeprefix(self._folder), blob, self)
             if not token:
                 return
 
@@ -54,23 +55,23 @@ class StoredBlob:
     """A blob as it was listed."""
 
     name: str
-    blob: BlobProperties
+    blob: Listed
     source: BlobSource
     path: Path | None = None
 
     @property
     def size(self) -> int:
         """Bytes as stored."""
-        return int(self.blob.size or 0)
+        return self.blob.size
 
     @property
     def stamp(self) -> str:
         """The etag."""
-        return str(self.blob.etag)
+        return self.blob.etag
 
     def open(self) -> BinaryIO:
         """Open it as a stream. Raises OSError and SourceUnreadable."""
-        return io.BufferedReader(_BlobStream(self.source, self.blob))
+        return io.BufferedReader(BlobStream(self.source, self.blob))
 
 
 def fetch_blob(

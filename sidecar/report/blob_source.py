@@ -5,12 +5,10 @@ moment (network, throttling, 5xx) is tried again a few times; what goes on faili
 a total without the rest would be wrong. A blob that vanished or changed meanwhile is that blob's matter.
 """
 
-import functools
 import io
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -19,9 +17,9 @@ from azure.core.exceptions import (
     HttpResponseError,
     ServiceRequestError,
 )
-from azure.storage.blob import BlobProperties, ContainerClient
+from azure.storage.blob import ContainerClient
 
-from sidecar.report.source import BLOB_SCHEME, RecordFile, SourceUnreadable, is_record_file
+from sidecar.report.source import BLOB_SCHEME, SourceUnreadable
 from sidecar.transport.blob_container import close_container
 
 PIECE_BYTES: Final = 4 * 1024**2
@@ -41,6 +39,14 @@ _OF_THE_BLOB: Final = (404, 409, 412, 416)
 _T = TypeVar("_T")
 
 
+class Listed(NamedTuple):
+    """A blob as it was listed: its whole name, bytes, and etag. There may be millions."""
+
+    name: str
+    size: int
+    etag: str
+
+
 class BlobSource:
     """The blobs under a prefix, which is a folder: `a` is `a/…`, never `ab/…`. Owns the client."""
 
@@ -57,26 +63,11 @@ class BlobSource:
     def __str__(self) -> str:
         return f"{BLOB_SCHEME}{self._container.container_name}/{self._folder}".rstrip("/")
 
-    def files(self) -> Iterator[RecordFile]:
-        """Yield the blobs of records, as the service lists them: by name."""
-        token: str | None = None
-        while True:
-            try:
-                page, token = self.attempt(functools.partial(self._page, token))
-            except HttpResponseError as error:
-                raise SourceUnreadable(f"{self} cannot be listed: {_code(error)}") from error
-            for blob in page:
-                name = blob.name.removeprefix(self._folder)
-                if is_record_file(name):
-                    yield _BlobFile(self, name, blob)
-            if not token:
-                return
-
     def close(self) -> None:
         """Close the connections, and those of the credential."""
         close_container(self._container)
 
-    def piece(self, blob: BlobProperties, offset: int) -> bytes:
+    def piece(self, blob: Listed, offset: int) -> bytes:
         """Return the next piece of a blob. Raises OSError and SourceUnreadable."""
 
         def read() -> bytes:
@@ -96,7 +87,7 @@ class BlobSource:
                 raise FileNotFoundError(f"{blob.name}: gone since it was listed") from error
             raise OSError(f"{blob.name}: {_code(error)}") from error
 
-    def _is_gone(self, blob: BlobProperties, error: HttpResponseError) -> bool:
+    def _is_gone(self, blob: Listed, error: HttpResponseError) -> bool:
         """Whether the blob is gone: a condition on nothing fails as one on what has changed."""
         if error.status_code != 412:
             return error.status_code == 404
@@ -144,30 +135,21 @@ class BlobSource:
             reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise SourceUnreadable(f"{cannot}: {reason}") from error
 
-    def _page(self, after: str | None) -> tuple[list[BlobProperties], str | None]:
+    def page(self, after: str | None) -> tuple[list[Listed], str | None]:
+        """Return a page of blobs, and the token of the next; as `attempt` may ask for it."""
         listing = self._container.list_blobs(
             name_starts_with=self._folder or None, results_per_page=NAMES_PER_PAGE
         )
         pages = listing.by_page(after)
-        page = list(next(pages, ()))
+        page = [Listed(blob.name, int(blob.size or 0), str(blob.etag)) for blob in next(pages, ())]
         # The iterator of pages has it; only its declared type does not.
         return page, cast("str | None", getattr(pages, "continuation_token", None))
 
 
-@dataclass(frozen=True, slots=True)
-class _BlobFile:
-    source: BlobSource
-    name: str
-    blob: BlobProperties
-
-    def open(self) -> BinaryIO:
-        return io.BufferedReader(_BlobStream(self.source, self.blob))
-
-
-class _BlobStream(io.RawIOBase):
+class BlobStream(io.RawIOBase):
     """A blob as a stream, one piece of it in memory."""
 
-    def __init__(self, source: BlobSource, blob: BlobProperties) -> None:
+    def __init__(self, source: BlobSource, blob: Listed) -> None:
         super().__init__()
         self._source = source
         self._blob = blob
@@ -175,9 +157,11 @@ class _BlobStream(io.RawIOBase):
         self._left = memoryview(b"")
 
     def readable(self) -> bool:
+        """Say that it is."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - any writable buffer
+        """Fill a buffer. Raises OSError and SourceUnreadable."""
         if not self._left and self._offset < self._blob.size:
             piece = self._source.piece(self._blob, self._offset)
             if not piece:

@@ -1,10 +1,14 @@
 """Which compacted parts of a dataset count: the log of commits beside them.
 
-Beside the records lies `compacted/`: parts (`project=…/month=…/part-<day>-<digest>.parquet`), what
-became of the nodes' energy (`balances/…`), and `commits/commit-<generation>.json`. A commit is made
-whole or not at all, and says which parts hold a day from now on and which they replace. A part that
-no commit names does not count: whoever is killed in between leaves only such. Names are relative to
-`compacted/`.
+Beside the records lies `compacted/`: parts (`project=…/month=…/part-<day>-<digest>.parquet`), the sums
+of each day (`sums/…`), what became of the nodes' energy (`balances/…`), and
+`commits/commit-<generation>.json`. A commit is made whole or not at all, and says which files hold a
+day from now on and which they replace. A file that no commit names does not count: whoever is killed
+in between leaves only such. Names are relative to `compacted/`.
+
+A project with many records on a day has a part of its own, the others share one (`project=_several`), so
+that there are few files however many projects there are. Days are never merged: a record that comes late
+changes one day, and not a month.
 """
 
 import json
@@ -26,6 +30,9 @@ PARQUET: Final = ".parquet"
 LAYOUT: Final = 1
 """Version of what commits and parts look like."""
 
+SUMS_VERSION: Final = 1
+"""Of the sums that are stored; those of another version are made anew from the records."""
+
 COMMIT_BYTES_MAX: Final = 64 * 1024**2
 
 _COUNTS: Final = ("records", "cut")
@@ -36,15 +43,20 @@ _NAME_CHARACTERS_MAX: Final = 1024
 """Of the name of a blob, as Azure has it."""
 
 
+SEVERAL: Final = "_several"
+"""Stands for the projects that share a part, in its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file of records of one project and day, each once, settled. `cut` records keep less than all.
+    """A file of records of one day, each once, settled. `cut` records keep less than all.
 
-    `energy_kwh` is the sum before settling, `ids` a digest of the records' ids in any order.
+    `project` is None where several share it. `energy_kwh` is the sum before settling, `ids` a digest of
+    the records' ids in any order.
     """
 
     name: str
-    project: str
+    project: str | None
     day: str
     records: int
     cut: int
@@ -54,14 +66,29 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Sums:
+    """The file of a day's sums, by the hour (`sidecar.report.sums`), and what version they are of."""
+
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
-    """What compaction of one day made: its parts and the file of balances, and what these replace."""
+    """What compaction of one day made: parts, sums and balances, and what these replace."""
 
     generation: int
     day: str
     parts: tuple[Part, ...]
     balances: str
+    sums: Sums | None = None
     replaces: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that it makes count."""
+        sums = () if self.sums is None else (self.sums.name,)
+        return (*(part.name for part in self.parts), *sums, self.balances)
 
     @property
     def name(self) -> str:
@@ -89,7 +116,8 @@ class Commit:
                 )
             parts = tuple(Part(**part) for part in row.pop("parts"))
             replaces = tuple(row.pop("replaces"))
-            return cls(parts=parts, replaces=replaces, **row)
+            sums = Sums(**found) if (found := row.pop("sums", None)) else None
+            return cls(parts=parts, sums=sums, replaces=replaces, **row)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise SourceUnreadable(
                 f"{name} is no commit of compacted records ({type(error).__name__}); restore it from "
@@ -142,7 +170,7 @@ def _is_measured(part: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What counts of a folder `compacted/`: its parts and balances by day, and the next generation."""
+    """What counts of a folder `compacted/`, and the latest generation."""
 
     commits: tuple[Commit, ...] = ()
 
@@ -152,26 +180,30 @@ class Live:
         return max((commit.generation for commit in self.commits), default=0)
 
     @property
-    def parts(self) -> Sequence[Part]:
-        """The parts that count."""
-        gone = self.replaced
-        return [part for commit in self.commits for part in commit.parts if part.name not in gone]
+    def standing(self) -> Sequence[Commit]:
+        """The commits whose files count: those that no later one replaces.
 
-    @property
-    def balances(self) -> Sequence[tuple[str, str]]:
-        """Days with the file that tells what became of their energy."""
-        gone = self.replaced
-        return [(item.day, item.balances) for item in self.commits if item.balances not in gone]
+        A day is compacted as a whole, so of a commit all counts or nothing. What did not change when a
+        day was compacted again is stored under the same name, and counts by the later commit.
+        """
+        until: dict[str, int] = {}
+        for commit in self.commits:
+            until.update(dict.fromkeys(commit.replaces, commit.generation))
+        return [
+            commit
+            for commit in self.commits
+            if all(until.get(name, 0) <= commit.generation for name in commit.files)
+        ]
 
     def names(self) -> set[str]:
         """All files that count, and the commits."""
-        names = {part.name for part in self.parts} | {name for _, name in self.balances}
+        names = {name for commit in self.standing for name in commit.files}
         return names | {commit.name for commit in self.commits}
 
     @property
     def replaced(self) -> set[str]:
         """Files that counted once; the next compaction removes them."""
-        return {name for commit in self.commits for name in commit.replaces}
+        return {name for commit in self.commits for name in commit.replaces} - self.names()
 
 
 def live(commits: Iterable[Commit]) -> Live:

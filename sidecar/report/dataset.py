@@ -5,10 +5,7 @@ directories and containers. What is torn, alien or met twice is counted in `seen
 made lies in a directory of its own, gone when the dataset is closed.
 """
 
-import gzip
 import itertools
-import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -21,20 +18,18 @@ from typing import Any, Final, Self
 import duckdb
 
 from sidecar.report import commits as log
-from sidecar.report.imports import CSV_SUFFIX, over_hours, runs
+from sidecar.report.imports import over_hours, runs
+from sidecar.report.listing import Listing, commit_names
 from sidecar.report.places import Place
 from sidecar.report.read import VANISHED, ReadReport
 from sidecar.report.source import SourceUnreadable
 from sidecar.report.staging import Progress, Staging, StoredFile, no_progress, place, quoted
-from sidecar.segment import COMPRESSED_SUFFIX, SUFFIX
 
 UNCOMMITTED: Final = "compacted part without its commit"
 SAME_RUN: Final = "run in CSV whose records are there"
 
 TRIES: Final = 3
 """Compaction may go on while one reads; who meets it often enough is told."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +46,50 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
-class CompactedPart:
-    """A part on this machine."""
+class CompactedDay:
+    """A day as compaction left it: its parts, and the files of its balances and sums.
 
-    part: log.Part
-    path: Path
+    `sums` is None where there are none of this version: then they are made from the parts.
+    """
+
+    day: str
+    parts: tuple[tuple[log.Part, StoredFile], ...]
+    balances: StoredFile
+    sums: StoredFile | None
+    names: tuple[str, ...]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a record keeps less than all."""
+        return any(part.cut for part, _ in self.parts)
+
+    @property
+    def records(self) -> int:
+        """How many records it has."""
+        return sum(part.records for part, _ in self.parts)
 
 
 @dataclass(slots=True)
 class Dataset:
     """Records of the places it was opened on; close it.
 
-    `staged` are the records that are not compacted, `compacted` the others, `balances` what became of
-    the nodes' energy on compacted days. All are files of Parquet on this machine.
+    `staged` are the records that are not compacted, as files of Parquet on this machine, `days` the
+    others. What of these is needed is fetched when it is.
     """
 
     connection: duckdb.DuckDBPyConnection
     directory: Path
     resources: Resources
     seen: ReadReport = field(default_factory=ReadReport)
-    compacted: list[CompactedPart] = field(default_factory=list)
-    balances: list[tuple[str, Path]] = field(default_factory=list)
-    balance_names: list[tuple[str, str]] = field(default_factory=list)
+    days: list[CompactedDay] = field(default_factory=list)
     generation: int = 0
     files: list[StoredFile] = field(default_factory=list)
     file_days: list[tuple[str, str] | None] = field(default_factory=list)
     """For each of `files` its first and last day; None where a record has none, or is left out."""
     _staging: Staging | None = None
+    _fetched: dict[int, Path] = field(default_factory=dict)
+    """What is on this machine, by the identity of the file."""
+    _bytes: int = 0
 
     @property
     def staged(self) -> list[Path]:
@@ -96,10 +108,10 @@ class Dataset:
             dataset = cls._begun(given)
             try:
                 before = dataset.read(places)
-                if not dataset.seen.left_out[VANISHED] or before == _commit_names(places):
+                if not dataset.seen.left_out[VANISHED] or before == commit_names(places):
                     return dataset
             except _Vanished as error:
-                if error.commits == _commit_names(places):
+                if error.commits == commit_names(places):
                     dataset.close()
                     raise SourceUnreadable(
                         f"{error}: named by a commit, and not there; restore it from a backup"
@@ -139,7 +151,7 @@ class Dataset:
         listings = [Listing.of(place) for place in places]
         names = frozenset(name for listing in listings for name in listing.commit_names)
         for listing in listings:
-            self._fetch_compacted(listing, names)
+            self._take_compacted(listing, names)
         self._staging = Staging(
             self.connection,
             _made(self.directory / "staged"),
@@ -154,51 +166,48 @@ class Dataset:
         self._drop_duplicates()
         self._count_late()
         self._take_runs([file for listing in listings for file in listing.tables])
-        self.seen.records += sum(item.part.records for item in self.compacted)
+        self.seen.records += sum(day.records for day in self.days)
+        self.seen.files += sum(len(day.parts) for day in self.days)
         return names
 
-    def _fetch_compacted(self, listing: "Listing", names: frozenset[str]) -> None:
-        here = {PurePosixPath(item.part.name).name for item in self.compacted}
-        live = {base: log.live(found) for base, found in listing.commits.items()}
-        counted = {base + name for base, state in live.items() for name in state.names()}
-        replaced = {base + name for base, state in live.items() for name in state.replaced}
-        if stray := len(listing.parquet.keys() - counted - replaced):
-            self.seen.left_out[UNCOMMITTED] += stray
-        wanted: list[tuple[StoredFile, Path]] = []
-        for base, state in live.items():
-            for part in state.parts:
-                if PurePosixPath(part.name).name in here:
-                    continue  # the same dataset, met twice
-                path = self._place_for(base + part.name, listing, names, wanted)
-                self.compacted.append(CompactedPart(part, path))
-                self.seen.files += 1
-            for day, name in state.balances:
-                path = self._place_for(base + name, listing, names, wanted)
-                self.balances.append((day, path))
-                self.balance_names.append((day, name))
+    def _take_compacted(self, listing: Listing, names: frozenset[str]) -> None:
+        """Take the days that commits name; a dataset that is met twice counts once."""
+        known = {frozenset(map(_bare, day.names)) for day in self.days}
+        for base, found in listing.commits.items():
+            state = log.live(found)
             self.generation = max(self.generation, state.generation)
-        self._check_room([file for file, _ in wanted])
+            for commit in state.standing:
+                if frozenset(map(_bare, commit.files)) not in known:
+                    self.days.append(_day_of(commit, base, listing, names))
+        live = {base: log.live(found) for base, found in listing.commits.items()}
+        named = {base + name for base, state in live.items() for name in state.names()}
+        named |= {base + name for base, state in live.items() for name in state.replaced}
+        if stray := len(listing.parquet.keys() - named):
+            self.seen.left_out[UNCOMMITTED] += stray
+
+    def paths_of(self, days: Iterable[CompactedDay]) -> list[Path]:
+        """Return the parts of these days on this machine. Raises SourceUnreadable."""
+        return self.fetched([file for day in days for _, file in day.parts])
+
+    def fetched(self, files: Sequence[StoredFile]) -> list[Path]:
+        """Return these files on this machine; fetches those that are not. Raises SourceUnreadable."""
+        wanted = [file for file in files if id(file) not in self._fetched]
+        self._check_room(wanted)
+        folder = _made(self.directory / "compacted")
+        paths = [
+            folder / f"{number:06d}{log.PARQUET}"
+            for number in range(len(self._fetched), len(self._fetched) + len(wanted))
+        ]
         try:
-            self._fetch(wanted)
+            self._fetch(list(zip(wanted, paths, strict=True)))
         except FileNotFoundError as error:
-            raise _Vanished(str(error), names) from error
+            raise SourceUnreadable(
+                f"{error}: gone since it was listed; another compaction was at work: try again"
+            ) from error
         except OSError as error:
             raise SourceUnreadable(f"a compacted part cannot be read: {error}") from error
-
-    def _place_for(
-        self,
-        name: str,
-        listing: "Listing",
-        names: frozenset[str],
-        wanted: list[tuple[StoredFile, Path]],
-    ) -> Path:
-        file = listing.parquet.get(name)
-        if file is None:
-            raise _Vanished(name, names)
-        place_of_parts = _made(self.directory / "compacted")
-        path = place_of_parts / f"{len(self.compacted)}-{len(self.balances)}-{len(wanted)}.parquet"
-        wanted.append((file, path))
-        return path
+        self._fetched |= {id(file): path for file, path in zip(wanted, paths, strict=True)}
+        return [self._fetched[id(file)] for file in files]
 
     def _fetch(self, wanted: Sequence[tuple[StoredFile, Path]]) -> None:
         done = 0
@@ -209,11 +218,12 @@ class Dataset:
 
     def _check_room(self, files: Iterable[StoredFile]) -> None:
         """Raise SourceUnreadable where files to be fetched are more than may be."""
-        size = sum(file.size for file in files if file.path is None)
-        if size > self.resources.disk_gib * 1024**3:
+        self._bytes += sum(file.size for file in files if file.path is None)
+        if self._bytes > self.resources.disk_gib * 1024**3:
             raise SourceUnreadable(
-                f"{size / 1024**3:.0f} GiB would be fetched, more than the {self.resources.disk_gib} "
-                "GiB allowed; give a directory with room and a higher limit, or compact first"
+                f"{self._bytes / 1024**3:.0f} GiB would be fetched, more than the "
+                f"{self.resources.disk_gib} GiB allowed; give a directory with room and a higher limit, "
+                "or compact first"
             )
 
     def _note_days(self) -> None:
@@ -230,16 +240,12 @@ class Dataset:
         """Keep each record once. Compacted ones are known to be: raw ones of their days are compared."""
         if not self.staged or self._staging is None:
             return
-        days = {day for (day,) in self._rows(self._staging.query("DISTINCT day"))}
-        self._staging.drop_duplicates(
-            [item.path for item in self.compacted if item.part.day in days]
-        )
+        staged = {day for (day,) in self._rows(self._staging.query("DISTINCT day"))}
+        self._staging.drop_duplicates(self.paths_of(day for day in self.days if day.day in staged))
 
     def _count_late(self) -> None:
         """Count the records that came after their day was compacted."""
-        closed = sorted(
-            {item.part.day for item in self.compacted} | {day for day, _ in self.balances}
-        )
+        closed = sorted({day.day for day in self.days})
         if not closed:
             return
         self.seen.late = 0
@@ -263,23 +269,46 @@ class Dataset:
 
     def _known_runs(self, runs_in_csv: set[str]) -> set[str]:
         """Return which of these have records; where a run has no id, its row names its first record."""
-        paths = [*self.staged, *(item.path for item in self.compacted)]
-        if not paths or not runs_in_csv:
+        if not runs_in_csv:
             return set()
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE asked AS SELECT unnest($1) AS run", [sorted(runs_in_csv)]
         )
-        query = (
-            f"SELECT {{}} FROM read_parquet({quoted(paths)}) WHERE {{}} IN (SELECT run FROM asked)"  # noqa: S608
-        )
-        return {
-            str(run)
-            for column in ("run_id", "record_id")
-            for (run,) in self._rows(query.format(f"DISTINCT {column}", column))
-        }
+        paths = [*self.staged, *self.paths_of(self.days)]
+        found: set[str] = set()
+        for column in ("run_id", "record_id") if paths else ():
+            query = (
+                f"SELECT DISTINCT {column} FROM read_parquet({quoted(paths)}) "  # noqa: S608
+                f"WHERE {column} IN (SELECT run FROM asked)"
+            )
+            found |= {str(run) for (run,) in self._rows(query)}
+        return found
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return self.connection.sql(query).fetchall()
+
+
+def _day_of(commit: log.Commit, base: str, listing: Listing, names: frozenset[str]) -> CompactedDay:
+    """Return a day with its files. Raises _Vanished."""
+
+    def file(name: str) -> StoredFile:
+        found = listing.parquet.get(base + name)
+        if found is None:
+            raise _Vanished(base + name, names)
+        return found
+
+    sums = commit.sums
+    return CompactedDay(
+        commit.day,
+        tuple((part, file(part.name)) for part in commit.parts),
+        file(commit.balances),
+        file(sums.name) if sums is not None and sums.version == log.SUMS_VERSION else None,
+        commit.files,
+    )
+
+
+def _bare(name: str) -> str:
+    return PurePosixPath(name).name
 
 
 class _Vanished(Exception):  # noqa: N818 - a state of affairs
@@ -288,63 +317,6 @@ class _Vanished(Exception):  # noqa: N818 - a state of affairs
     def __init__(self, name: str, commits: frozenset[str]) -> None:
         super().__init__(name)
         self.commits = commits
-
-
-@dataclass(slots=True)
-class Listing:
-    """The files of a place by what they are."""
-
-    commits: dict[str, list[log.Commit]] = field(default_factory=dict)
-    commit_names: list[str] = field(default_factory=list)
-    parquet: dict[str, StoredFile] = field(default_factory=dict)
-    records: list[StoredFile] = field(default_factory=list)
-    tables: list[StoredFile] = field(default_factory=list)
-    raw_lists: list[StoredFile] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, where: Place, *, skips_consumed: bool = True) -> Self:
-        """List a place; read its commits, and skip raw files they hold. Raises SourceUnreadable."""
-        listing = cls()
-        consumed: set[tuple[str, str]] = set()
-        for file in where.files():
-            if match := log.COMMIT.fullmatch(file.name):
-                content = _content(file, log.COMMIT_BYTES_MAX)
-                commit = log.Commit.of_json(content, file.name)
-                listing.commits.setdefault(match["base"], []).append(commit)
-                listing.commit_names.append(file.name)
-            elif log.RAW.fullmatch(file.name):
-                listing.raw_lists.append(file)
-            elif file.name.endswith((SUFFIX, COMPRESSED_SUFFIX)):
-                listing.records.append(file)
-            elif file.name.endswith(CSV_SUFFIX):
-                listing.tables.append(file)
-            elif file.name.endswith(log.PARQUET):
-                listing.parquet[file.name] = file
-        for file in listing.raw_lists if skips_consumed else ():
-            consumed |= listing.consumed_by(file)
-        listing.records = [
-            file for file in listing.records if (file.name, file.stamp) not in consumed
-        ]
-        return listing
-
-    def consumed_by(self, file: StoredFile) -> set[tuple[str, str]]:
-        """Return names and stamps of the raw files that a commit holds; none without the commit."""
-        match = log.RAW.fullmatch(file.name)
-        if (
-            match is None
-            or file.name.replace("raw-", "commit-").removesuffix(".gz") not in self.commit_names
-        ):
-            return set()
-        try:
-            rows = json.loads(gzip.decompress(_content(file, log.COMMIT_BYTES_MAX)))
-            root = match["base"].removesuffix(log.FOLDER)
-            return {(root + str(name), str(stamp)) for name, stamp in rows}
-        except (SourceUnreadable, OSError, EOFError, ValueError, TypeError):
-            # Only a short cut: the records are met again, and dropped by their ids.
-            _log.warning(
-                "%s cannot be read: raw files that are compacted are read again", file.name
-            )
-            return set()
 
 
 def connect(directory: Path, resources: Resources) -> duckdb.DuckDBPyConnection:
@@ -361,22 +333,6 @@ def connect(directory: Path, resources: Resources) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=options)
     connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection
-
-
-def _content(file: StoredFile, bytes_max: int) -> bytes:
-    if file.size > bytes_max:
-        raise SourceUnreadable(f"{file.name}: {file.size} bytes are more than such a file has")
-    try:
-        with file.open() as stream:
-            return stream.read(bytes_max)
-    except OSError as error:
-        raise SourceUnreadable(f"{file.name} cannot be read: {error.strerror or error}") from error
-
-
-def _commit_names(places: Iterable[Place]) -> frozenset[str]:
-    return frozenset(
-        file.name for where in places for file in where.files() if log.COMMIT.fullmatch(file.name)
-    )
 
 
 def _made(directory: Path) -> Path:

@@ -10,8 +10,9 @@ import ibis
 import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
+from ibis.backends.sql.datatypes import DuckDBType
 
-from sidecar.report.staging import quoted
+from sidecar.report.staging import quoted_text, read_sql
 
 BATCH_ROWS = 64 * 1024
 
@@ -25,9 +26,8 @@ class DuckDBEngine:
 
     def scanned(self, name: str, paths: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
         """Return files of Parquet as a table of these columns (ibis types by name)."""
-        listed = ", ".join(f'"{column}"' for column in columns)
-        query = f"SELECT {listed} FROM read_parquet({quoted(paths)})"  # noqa: S608
-        return self._new("VIEW", name, query, columns)
+        kinds = {column: DuckDBType.to_string(ibis.dtype(kind)) for column, kind in columns.items()}
+        return self._new("VIEW", name, read_sql(paths, kinds), columns)
 
     def stored(self, name: str, table: ir.Table) -> ir.Table:
         """Run an expression and keep what it gives."""
@@ -48,6 +48,11 @@ class DuckDBEngine:
         # A cursor of its own: the caller may run others before it has seen all rows.
         with self.connection.cursor() as cursor:
             yield from cursor.sql(_sql(table)).to_arrow_reader(BATCH_ROWS)
+
+    def write(self, table: ir.Table, path: Path) -> None:
+        """Run an expression and write its rows to a file of Parquet, in its order."""
+        query = f"COPY ({_sql(table)}) TO {quoted_text(path)}"
+        self.connection.execute(f"{query} (FORMAT parquet, COMPRESSION zstd)")
 
     def close(self) -> None:
         """Drop what was made."""

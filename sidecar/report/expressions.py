@@ -1,9 +1,7 @@
-"""What a report computes, as ibis expressions: written once, run by DuckDB or by Spark.
+"""What settling computes, as ibis expressions: written once, run by DuckDB or by Spark.
 
-Two things are computed. First what settling takes off (`stretched`, `stretches`): where all windows of a
-stretch are the same, `sidecar.report.settle` comes down to sums, and where these fit no pod is cut.
-What is left goes to that module itself. Then the sums of what the records keep (`finest`), by the finest
-keys there are, and of these the tables.
+Where all windows of a stretch are the same (`stretched`, `stretches`), `sidecar.report.settle` comes
+down to sums, and where these fit no pod is cut. What is left goes to that module itself.
 """
 
 import functools
@@ -62,16 +60,6 @@ WORKING: Final[Schema] = schema(
 )  # fmt: skip
 """What settling looks at."""
 
-MEASURED_COLUMNS: Final[Schema] = schema(
-    ("record_id", "project", "experiment", "run_id", "namespace", "workload", "pool", "region", "day",
-     "weekday", "hour", "pod_key", "quality", "carbon_intensity_level", "pod_method", "event",
-     "start_us", "end_us", "node_key", "duration_s", "gap_s", *_PARTS, "energy_kwh",
-     "facility_energy_kwh", "water_l", "emissions_g", "emissions_low_g", "emissions_high_g",
-     "embodied_g", "cpu_reserved_idle_energy_kwh", "gpu_reserved_idle_energy_kwh", "gpu_hours",
-     "cpu_utilization", "gpu_utilization", "carbon_intensity_g_per_kwh")
-)  # fmt: skip
-"""What is added up."""
-
 BALANCES: Final[Schema] = {
     "node_key": "string",
     "node_name": "string",
@@ -114,12 +102,13 @@ class Times:
         return functools.reduce(lambda one, other: one & other, tests)
 
 
-def _is(test: Any) -> Any:  # noqa: ANN401 - ibis columns
+def true_only(test: Any) -> Any:  # noqa: ANN401 - ibis columns
     """Return a test that is false, not null, where it cannot be told."""
     return test.fill_null(False)  # noqa: FBT003
 
 
-def _known(column: Any, otherwise: Any = 0.0) -> Any:  # noqa: ANN401
+def known(column: Any, otherwise: Any = 0.0) -> Any:  # noqa: ANN401
+    """Return a column with this where it is not known."""
     return column.fill_null(otherwise)
 
 
@@ -141,8 +130,8 @@ def stretched(working: ir.Table) -> ir.Table:
         before_s=working.until_s.max().over(before),
     )
     begun = ahead.mutate(
-        is_behind=_is(ahead.ahead_s < -GAP_TOLERANCE_S).cast("int64"),
-        begins=(ahead.before_s.isnull() | _is(ahead.start_s > ahead.before_s - TOUCH_S)).cast(
+        is_behind=true_only(ahead.ahead_s < -GAP_TOLERANCE_S).cast("int64"),
+        begins=(ahead.before_s.isnull() | true_only(ahead.start_s > ahead.before_s - TOUCH_S)).cast(
             "int64"
         ),
     )
@@ -156,14 +145,14 @@ def stretched(working: ir.Table) -> ir.Table:
 def claims(placed: ir.Table) -> ir.Table:
     """Add what each record claims, and what it tells of the node, as `settle` and `claims` have it."""
     methods = "|".join(sorted(MEASURED))
-    own = _is(placed.pod_method == NODES_OWN)
-    measured = _is(placed.pod_method.re_search(rf"^({methods})( \+ ({methods}))*$"))
-    gpu_method = _known(placed.gpu_method.nullif(""), "table")
+    own = true_only(placed.pod_method == NODES_OWN)
+    measured = true_only(placed.pod_method.re_search(rf"^({methods})( \+ ({methods}))*$"))
+    gpu_method = known(placed.gpu_method.nullif(""), "table")
     sight = ibis.cases(
         (gpu_method.contains("table"), 0), (gpu_method.contains("utilization"), 1), else_=2
     )
-    late = _is(placed.pod_method.re_search(rf"(^| )({'|'.join(sorted(LATE))})( |$)"))
-    rapl = _is(placed.cpu_power_method == "rapl")
+    late = true_only(placed.pod_method.re_search(rf"(^| )({'|'.join(sorted(LATE))})( |$)"))
+    rapl = true_only(placed.cpu_power_method == "rapl")
     cpu_rank = own.cast("int64") * 10 + rapl.cast("int64") * 2 + (~late).cast("int64")
     gpus = ibis.least(placed.gpus.length(), 9_999)
     gpu_rank = own.cast("int64") * 1_000_000 + gpus * 10 + sight
@@ -183,10 +172,10 @@ def claims(placed: ir.Table) -> ir.Table:
         columns[f"rank_{name}"] = ibis.cases(
             (node.notnull(), ranks[name]), (energy.notnull(), -1), else_=ibis.null("int64")
         )
-        columns[f"wanted_{name}"] = ibis.ifelse(own, 0.0, _known(energy))
-        columns[f"others_{name}"] = ibis.ifelse(own, ibis.greatest(0.0, _known(node - energy)), 0.0)
+        columns[f"wanted_{name}"] = ibis.ifelse(own, 0.0, known(energy))
+        columns[f"others_{name}"] = ibis.ifelse(own, ibis.greatest(0.0, known(node - energy)), 0.0)
         columns[f"part_{name}"] = measured.cast("float64")
-    columns["part_gpu"] = _known(placed.gpu_measured_part, columns["part_gpu"])
+    columns["part_gpu"] = known(placed.gpu_measured_part, columns["part_gpu"])
     return _with_best(table.mutate(**columns))
 
 
@@ -205,9 +194,9 @@ def devices(claimed: ir.Table) -> ir.Table:
     )
     each = unnested.mutate(
         uuid=unnested.gpu["uuid"],
-        energy=_known(unnested.gpu["energy_kwh"]),
-        share=_known(unnested.gpu["share"]),
-        looks=~_is(unnested.gpu["share_method"].isin(BY_RESERVATION))
+        energy=known(unnested.gpu["energy_kwh"]),
+        share=known(unnested.gpu["share"]),
+        looks=~true_only(unnested.gpu["share_method"].isin(BY_RESERVATION))
         & unnested.gpu["share_method"].notnull(),
     )
     each = each.filter(each.uuid.notnull())
@@ -223,7 +212,7 @@ def devices(claimed: ir.Table) -> ir.Table:
         rows=each.tells.sum().cast("int64"),
         boots=each.boot.nunique(where=each.tells),
     )
-    fits = _fits(of_device.pool, _known(of_device.measured), _known(of_device.estimated))
+    fits = _fits(of_device.pool, known(of_device.measured), known(of_device.estimated))
     of_device = of_device.mutate(fits=fits & (of_device.rows == of_device.boots))
     return of_device.group_by(STRETCH).agg(
         pools=of_device.pool.sum(), seen=of_device.count(), devices_fit=of_device.fits.all()
@@ -235,7 +224,7 @@ def _fits(pool: Any, measured: Any, estimated: Any) -> Any:  # noqa: ANN401
     within = (measured <= pool * (1 + ROUNDING)) & (
         (estimated <= 0) | (estimated <= ibis.greatest(0.0, pool - measured) + pool * ROUNDING)
     )
-    return (measured + estimated <= 0) | _is(within)
+    return (measured + estimated <= 0) | true_only(within)
 
 
 def stretches(claimed: ir.Table, devices_of: ir.Table) -> ir.Table:
@@ -257,7 +246,7 @@ def stretches(claimed: ir.Table, devices_of: ir.Table) -> ir.Table:
     }
     for name in COMPONENTS:
         wanted, part = claimed[f"wanted_{name}"], claimed[f"part_{name}"]
-        is_best = _is(claimed[f"rank_{name}"] == claimed[f"best_{name}"])
+        is_best = true_only(claimed[f"rank_{name}"] == claimed[f"best_{name}"])
         columns[f"node_{name}"] = claimed[f"told_{name}"].max(where=is_best)
         columns[f"measured_{name}"] = (wanted * part).sum()
         columns[f"estimated_{name}"] = (wanted * (1 - part)).sum()
@@ -268,18 +257,18 @@ def stretches(claimed: ir.Table, devices_of: ir.Table) -> ir.Table:
 
 
 def _judged(summed: ir.Table) -> ir.Table:
-    several = (summed.boots >= 2) & _is(summed.most_gpus > 0)
-    in_part = _is(summed.seen > summed.most_gpus) & _is(summed.pools > summed.node_gpu)
+    several = (summed.boots >= 2) & true_only(summed.most_gpus > 0)
+    in_part = true_only(summed.seen > summed.most_gpus) & true_only(summed.pools > summed.node_gpu)
     table = summed.mutate(node_gpu=ibis.ifelse(several & in_part, summed.pools, summed.node_gpu))
     is_simple = (
         (table.records == table.boots)
         & (table.start_s == table.last_start_s)
         & (table.first_end_s == table.end_s)
         & ~table.is_set_back
-        & (~several | _known(table.devices_fit, True))  # noqa: FBT003
+        & (~several | known(table.devices_fit, True))  # noqa: FBT003
     )
     for name in COMPONENTS:
-        pool, measured = _known(table[f"node_{name}"]), table[f"measured_{name}"]
+        pool, measured = known(table[f"node_{name}"]), table[f"measured_{name}"]
         is_simple &= _fits(pool, measured, table[f"estimated_{name}"])
     return _with_blurred(table.mutate(is_simple=is_simple))
 
@@ -296,7 +285,7 @@ def balances(simple: ir.Table) -> ir.Table:
     """Return what became of the nodes' energy, by node and day, of stretches that nothing is cut of."""
     columns: dict[str, Any] = {}
     for name in COMPONENTS:
-        node = _known(simple[f"node_{name}"])
+        node = known(simple[f"node_{name}"])
         pods = simple[f"measured_{name}"] + simple[f"estimated_{name}"]
         left = ibis.greatest(0.0, node - pods)
         untracked = ibis.least(ibis.greatest(0.0, simple[f"others_{name}"] - pods), left)
@@ -319,164 +308,3 @@ def balances(simple: ir.Table) -> ir.Table:
         **{f"unallocated_{name}_kwh": table[f"{name}_left"].sum() for name in COMPONENTS},
         unallocated_emissions_g=(total("left") * table.grams_per_kwh).sum(),
     ).select(*BALANCES)  # fmt: skip
-
-
-# -- what is added up ----------------------------------------------------------------------------------
-
-_IN_PROPORTION: Final = (
-    "facility_energy_kwh", "water_l", "emissions_g", "emissions_low_g", "emissions_high_g",
-)  # fmt: skip
-_AS_THEY_ARE: Final = ("duration_s", "gap_s", "embodied_g", "gpu_hours")
-_SUMMED: Final = (
-    *_PARTS, "energy_kwh", *_IN_PROPORTION, "cpu_reserved_idle_energy_kwh",
-    "gpu_reserved_idle_energy_kwh", *_AS_THEY_ARE, "energy_taken_off_kwh",
-)  # fmt: skip
-
-FINEST: Final = (
-    "project", "experiment", "run", "namespace", "workload", "pool", "region", "day", "weekday",
-    "hour", "pod", "quality", "level", "has_gpus",
-)  # fmt: skip
-
-_COUNTED: Final = (
-    "records", "records_without_emissions", "records_without_bounds", "records_without_embodied",
-)  # fmt: skip
-_WEIGHED: Final = (
-    "cpu_use", "cpu_use_weight", "gpu_use", "gpu_use_weight", "intensity", "intensity_time",
-    "intensity_time_weight",
-)  # fmt: skip
-ADDED: Final = (
-    *_COUNTED, *_SUMMED, "energy_with_emissions_kwh", "facility_energy_with_emissions_kwh", *_WEIGHED,
-)  # fmt: skip
-"""What is summed; `facility_energy_with_emissions_kwh` is the weight of `intensity`."""
-
-
-def settled(records: ir.Table) -> ir.Table:
-    """Apply what is kept (`kept_cpu`, …; null = all) to the columns that follow from it."""
-    kept = {
-        name: _known(records[column], 1.0) for name, column in zip(COMPONENTS, KEPT, strict=True)
-    }
-    energies = {name: records[f"{name}_energy_kwh"] for name in COMPONENTS}
-    cuts = [_known(energies[name]) * (1.0 - kept[name]) for name in COMPONENTS]
-    taken_off = cuts[0] + cuts[1] + cuts[2]
-    known = _known(energies["cpu"]) + _known(energies["ram"]) + _known(energies["gpu"])
-    left = ibis.ifelse(taken_off > 0, ibis.greatest(0.0, 1.0 - taken_off / known.nullif(0.0)), 1.0)
-    columns = {f"{name}_energy_kwh": energies[name] * kept[name] for name in COMPONENTS}
-    columns["energy_kwh"] = ibis.ifelse(
-        taken_off > 0, ibis.greatest(0.0, records.energy_kwh - taken_off), records.energy_kwh
-    )
-    columns |= {name: records[name] * left for name in _IN_PROPORTION}
-    for name in ("cpu", "gpu"):
-        idle = f"{name}_reserved_idle_energy_kwh"
-        columns[idle] = records[idle] * kept[name]
-    return records.mutate(**columns, energy_taken_off_kwh=taken_off).drop(*KEPT)
-
-
-def whole(records: ir.Table) -> ir.Table:
-    """Return records that keep all, in the form of `settled`."""
-    return records.mutate(energy_taken_off_kwh=ibis.literal(0.0))
-
-
-def finest(records: ir.Table) -> ir.Table:
-    """Add settled records up by the finest keys; `…_weight` are those of the means.
-
-    Hours are told apart by their number since the epoch: cheaper than three columns. The first records
-    of processes metered nothing, whatever they say: they count for names and times alone.
-    """
-    named = records.select(
-        *(name for name in records.columns if name not in {"day", "weekday", "hour", "run_id"}),
-        run=records.run_id,
-        pod=records.pod_key,
-        level=_known(records.carbon_intensity_level, "set"),
-        has_gpus=_is(records.gpu_hours > 0),
-        hours=(records.start_us // 3_600_000_000).cast("int64"),
-    )
-    metered = _added_up(named.filter(named.event != "start"))
-    starts = named.filter(named.event == "start").group_by(_FINEST_KEYS)
-    begun = starts.agg(start_us=named.start_us.min(), end_us=named.end_us.max())
-    nothing = {
-        name: ibis.literal(0, "int64") if kind.is_integer() else ibis.null("float64")
-        for name, kind in metered.schema().items()
-        if name in ADDED
-    }
-    begun = begun.mutate(**nothing).select(*metered.columns)
-    return _dated(metered.union(begun))
-
-
-_FINEST_KEYS: Final = tuple(
-    "hours" if name == "hour" else name for name in FINEST if name not in {"day", "weekday"}
-)
-
-
-def _added_up(metered: ir.Table) -> ir.Table:
-    duration_s, intensity = metered.duration_s, metered.carbon_intensity_g_per_kwh
-    unknown = ibis.null("float64")
-    columns: dict[str, Any] = {name: metered[name].sum() for name in _SUMMED}
-    for name in ("cpu", "gpu"):
-        use = metered[f"{name}_utilization"]
-        known = ibis.ifelse(_is(use.between(0.0, SHARE_MAX)), use, unknown)
-        columns[f"{name}_use"] = (known * duration_s).sum()
-        columns[f"{name}_use_weight"] = ibis.ifelse(known.notnull(), duration_s, unknown).sum()
-    grams, facility = metered.emissions_g, metered.facility_energy_kwh
-    columns["intensity"] = ibis.ifelse(facility.notnull(), grams, unknown).sum()
-    columns["intensity_time"] = (intensity * duration_s).sum()
-    columns["intensity_time_weight"] = ibis.ifelse(intensity.notnull(), duration_s, unknown).sum()
-    for name in ("energy", "facility_energy"):
-        energy = ibis.ifelse(grams.notnull(), metered[f"{name}_kwh"], unknown)
-        columns[f"{name}_with_emissions_kwh"] = energy.sum()
-    low_g, high_g = metered.emissions_low_g, metered.emissions_high_g
-    for name, bound in (
-        ("low", ibis.least(grams, ibis.coalesce(low_g, grams))),
-        ("high", ibis.greatest(grams, ibis.coalesce(high_g, grams))),
-    ):
-        columns[f"emissions_{name}_g"] = ibis.ifelse(grams.notnull(), bound, unknown).sum()
-    is_unbounded = grams.notnull() & (low_g.isnull() | high_g.isnull())
-    return metered.group_by(_FINEST_KEYS).agg(
-        records=metered.count(),
-        records_without_emissions=metered.count() - grams.count(),
-        records_without_bounds=is_unbounded.sum().cast("int64"),
-        records_without_embodied=metered.count() - metered.embodied_g.count(),
-        start_us=metered.start_us.min(),
-        end_us=metered.end_us.max(),
-        **columns,
-    )
-
-
-def _dated(fine: ir.Table) -> ir.Table:
-    """Say days and hours by name: the first day of the epoch was a Thursday."""
-    days = fine.hours // 24
-    moment = (fine.hours * 3600).as_timestamp("s")
-    return fine.mutate(
-        day=moment.strftime("%Y-%m-%d"),
-        weekday=((days + 3) % 7).cast("int64"),
-        hour=(fine.hours % 24).cast("int64"),
-    ).drop("hours")
-
-
-def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:
-    """Add the finest sums up by fewer keys."""
-    energy = _known(fine.energy_kwh)
-    split = {
-        f"energy_{name}_kwh": energy.sum(where=fine.quality == name)
-        for name in ("measured", "estimated", "modelled")
-    } | {
-        f"energy_{name}_kwh": energy.sum(where=fine.level == name)
-        for name in ("zone", "country", "world", "set")
-    }
-    run = fine.run.nullif("")
-    for part, takes in (("of_runs", run.notnull()), ("of_gpus", fine.has_gpus)):
-        for name in ("emissions", "emissions_low", "emissions_high", "embodied"):
-            split[f"{name}_{part}_g"] = fine[f"{name}_g"].sum(where=takes)
-    columns = {
-        "runs": (run if "project" in keys else _run_of_project(fine.project, run)).nunique(),
-        "pods": fine.pod.nunique(),
-        "start_us": fine.start_us.min(),
-        "end_us": fine.end_us.max(),
-        **{name: fine[name].sum().cast(fine[name].type()) for name in ADDED},
-        **split,
-    }
-    return fine.group_by(list(keys)).agg(**columns) if keys else fine.agg(**columns)
-
-
-def _run_of_project(project: Any, run: Any) -> Any:  # noqa: ANN401
-    """Return a text that no run of another project has."""
-    return project.length().cast("string") + ":" + project + run

@@ -1,7 +1,4 @@
-"""What figures need of the records beside their sums, as ibis expressions: factors, budgets, runs.
-
-All of settled records (`expressions.settled`), which say what they keep.
-"""
+"""What figures need beside the sums: factors, hours, budgets, runs. Made of the finest sums, dated."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from sidecar.report.expressions import MEASURED_COLUMNS, Schema, schema
 from sidecar.report.figures.inputs import FactorUse, HourOfRegion, RunFacts, SubscriptionMonth
 
 if TYPE_CHECKING:
     from sidecar.report.engine import Engine
-
-BUDGET: Final = "emissions/budget"
-
-FACT_COLUMNS: Final[Schema] = {
-    **MEASURED_COLUMNS,
-    **schema(
-        ("carbon_intensity_source", "carbon_intensity_year", "pue", "identity_source",
-         "cpu_power_source", "subscription_id", "annotations", "vm_size", "vm_id", "provider",
-         "cpu_power_method", "gpu_method", "gpus")
-    ),
-}  # fmt: skip
-"""What is looked at for them, with what settling changes."""
 
 FACTORS_MAX: Final = 20_000
 """Groups of factors; the largest energies come first."""
@@ -48,18 +32,20 @@ class Facts:
     runs: Mapping[tuple[str | None, str | None], RunFacts] | None = None
 
 
-def facts_of(rows: ir.Table, engine: "Engine") -> Facts:
-    """Run the expressions on settled records."""
-    metered = rows.filter(rows.event != "start")
+def facts_of(fine: ir.Table, engine: "Engine") -> Facts:
+    """Run the expressions."""
+    metered = fine.filter(fine.records > 0).mutate(
+        carbon_intensity_level=fine.level.nullif("set"),
+    )
     return Facts(
         factors=[FactorUse(**row) for row in _listed(engine, factor_uses(metered))],
         hours=[HourOfRegion(**row) for row in _listed(engine, hours_of_regions(metered))],
         subscriptions=[
             SubscriptionMonth(**row) for row in _listed(engine, subscription_months(metered))
         ],
-        budgets={row["project"]: row["budget"] for row in _listed(engine, latest_budgets(rows))},
+        budgets={row["project"]: row["budget"] for row in _listed(engine, latest_budgets(fine))},
         runs={
-            (row.pop("project"), row.pop("run_id")): RunFacts(**row)
+            (row.pop("project"), row.pop("run")): RunFacts(**row)
             for row in _listed(engine, run_facts(metered))
         },
     )
@@ -67,37 +53,37 @@ def facts_of(rows: ir.Table, engine: "Engine") -> Facts:
 
 def factor_uses(metered: ir.Table) -> ir.Table:
     """Group by region and source of each factor, never by the value of the intensity."""
-    named = metered.mutate(pue_source=metered.identity_source["pue"])
-    knows = named.emissions_g.notnull() & named.facility_energy_kwh.notnull()
-    facility = named.facility_energy_kwh.sum(where=knows)
-    intensity = named.carbon_intensity_g_per_kwh
-    grouped = named.group_by(_SOURCES).agg(
+    least, greatest = metered.intensity_least.min(), metered.intensity_greatest.max()
+    grouped = metered.group_by(_SOURCES).agg(
         carbon_intensity_g_per_kwh=ibis.ifelse(
-            intensity.min() == intensity.max(),
-            intensity.min(),
+            least == greatest,
+            least,
             ibis.coalesce(
-                named.emissions_g.sum(where=knows) / facility.nullif(0.0), intensity.mean()
+                metered.intensity.sum()
+                / metered.facility_energy_with_emissions_kwh.sum().nullif(0.0),
+                metered.intensity_time.sum() / metered.intensity_time_weight.sum().nullif(0.0),
             ),
         ),
-        carbon_intensity_least_g_per_kwh=intensity.min(),
-        carbon_intensity_greatest_g_per_kwh=intensity.max(),
-        energy_kwh=named.energy_kwh.sum(),
+        carbon_intensity_least_g_per_kwh=least,
+        carbon_intensity_greatest_g_per_kwh=greatest,
+        energy_kwh=metered.energy_kwh.sum(),
     )
     return grouped.order_by(ibis.desc(grouped.energy_kwh), *_SOURCES).limit(FACTORS_MAX)
 
 
 def hours_of_regions(metered: ir.Table) -> ir.Table:
     """Say what the intensities of a region were in each hour of the day, by their source and level."""
-    intensity = metered.carbon_intensity_g_per_kwh
-    named = metered.filter(metered.region.notnull() & intensity.notnull() & metered.hour.notnull())
-    intensity, duration_s = named.carbon_intensity_g_per_kwh, named.duration_s
+    named = metered.filter(
+        metered.region.notnull() & metered.intensity_least.notnull() & metered.hour.notnull()
+    )
     keys = ("region", "hour", "carbon_intensity_source", "carbon_intensity_level")
+    duration_s = named.intensity_time_weight.sum()
     grouped = named.group_by(keys).agg(
-        carbon_intensity_g_per_kwh=(intensity * duration_s).sum() / duration_s.sum().nullif(0.0),
-        carbon_intensity_least_g_per_kwh=intensity.min(),
-        carbon_intensity_greatest_g_per_kwh=intensity.max(),
-        duration_s=duration_s.sum(),
-        facility_energy_kwh=named.facility_energy_kwh.sum(where=named.emissions_g.notnull()),
+        carbon_intensity_g_per_kwh=named.intensity_time.sum() / duration_s.nullif(0.0),
+        carbon_intensity_least_g_per_kwh=named.intensity_least.min(),
+        carbon_intensity_greatest_g_per_kwh=named.intensity_greatest.max(),
+        duration_s=duration_s,
+        facility_energy_kwh=named.facility_energy_with_emissions_kwh.sum(),
         emissions_g=named.emissions_g.sum(),
     )
     return grouped.order_by(*keys)
@@ -112,25 +98,20 @@ def subscription_months(metered: ir.Table) -> ir.Table:
     return grouped.order_by("subscription_id", "month")
 
 
-def latest_budgets(rows: ir.Table) -> ir.Table:
+def latest_budgets(fine: ir.Table) -> ir.Table:
     """Take the annotation of each project's latest record that has one."""
-    named = rows.mutate(budget=rows.annotations[BUDGET])
-    named = named.filter(named.budget.notnull() & named.start_us.notnull())
-    return named.group_by("project").agg(budget=named.budget.argmax(named.start_us))
+    named = fine.filter(fine.budget.notnull() & fine.last_start_us.notnull())
+    return named.group_by("project").agg(budget=named.budget.argmax(named.last_start_us))
 
 
 def run_facts(metered: ir.Table) -> ir.Table:
     """Say of each run what all its records agree on."""
-    named = metered.filter(metered.run_id.notnull()).mutate(
-        gpu_model=ibis.ifelse(
-            metered.gpus.length() > 0, metered.gpus[0]["model"], ibis.null("string")
-        )
-    )
+    named = metered.filter(metered.run.notnull())
     agreed = {
         name: ibis.ifelse(named[name].nunique() == 1, named[name].max(), ibis.null("string"))
         for name in ("region", "vm_size", "gpu_model", "cpu_power_method", "gpu_method", "provider")
     }
-    return named.group_by("project", "run_id").agg(
+    return named.group_by("project", "run").agg(
         **agreed, vms=named.vm_id.nunique().cast("int64").nullif(0)
     )
 

@@ -22,12 +22,15 @@ from sidecar.report.figures.inputs import ReportInputs, RunFacts
 from sidecar.report.figures.numbers import sound
 from sidecar.report.figures.table_columns import Cell, Column, name_of, slug_of_run, table_columns
 from sidecar.report.measures import GROUPINGS, Row, Tables
+from sidecar.report.places import MARK
 
 SUMMARY: Final = "summary.json"
 BOAMPS_DIRECTORY: Final = "boamps"
 BOAMPS_ALL: Final = "boamps.ndjson"
 BOAMPS_FILES_MAX: Final = 500
 """Runs with a BoAmps file of their own, those with most emissions; the NDJSON file holds all."""
+
+_MARKED: Final = b"Written by emissions-sidecar report: nothing in here is read as records.\n"
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ def write_report_files(
 ) -> list[Path]:
     """Write `summary.json`, all tables as CSV and Parquet, and BoAmps records. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
-    written = [write_summary(directory, model)]
+    replace_file(directory / MARK, _MARKED)
+    written = [directory / MARK, write_summary(directory, model)]
     written += write_tables(directory, inputs.tables, model)
     return written + write_boamps(directory, inputs)
 

@@ -53,7 +53,8 @@ TIME: Final = Kind(
 
 TWO_FORMS: Final = Kind(
     "two forms",
-    "a segment is there plain and compressed, or also handed over, with the same content: counted once",
+    "a segment is there plain and compressed, also handed over, or beside the compacted part that holds "
+    "it, with the same content: counted once",
     is_violation=False,
 )
 MERGED: Final = Kind(

@@ -15,7 +15,6 @@ from sidecar.report.duckdb_engine import DuckDBEngine
 from sidecar.report.engine import Engine, totals
 from sidecar.report.figures.budget import Budget
 from sidecar.report.figures.details import ProjectDetails, project_details
-from sidecar.report.figures.details import project_details
 from sidecar.report.figures.inputs import PodsLookedUp, ReadFacts, ReportInputs
 from sidecar.report.figures.model import report_model
 from sidecar.report.figures.reconcile import AzureExport

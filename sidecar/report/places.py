@@ -1,16 +1,18 @@
 """Where a dataset lies, with all its files: a directory, or a container of Azure Blob.
 
-`sidecar.report.source` knows NDJSON alone; a dataset also has Parquet and CSV. Names are relative,
-with `/`; what is hidden and what reports are written to is left out, as there.
+Names are relative, with `/`, and files come in their order, so that the same tree gives the same sums
+wherever it lies. What is hidden is left out, and what a report wrote: below any `reports/v1/`, and
+beside a file `.emissions-report`, wherever it was told to write.
 """
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
+from sidecar.report.measures import GROUPINGS
 from sidecar.report.source import BLOB_SCHEME, REPORTS, SourceUnreadable, blob_address
 from sidecar.report.staging import StoredFile
 from sidecar.settings import Settings, SettingsError
@@ -52,11 +54,36 @@ def open_place(text: str, settings: Settings, environ: Mapping[str, str]) -> "Pl
     return BlobPlace(open_container(replace(settings, blob_container=container), environ), prefix)
 
 
-def is_of_dataset(name: str) -> bool:
-    """Tell whether a name below a place may be of a dataset."""
-    if name.startswith(f"{REPORTS}/"):
-        return False
-    return not PurePosixPath(name).name.startswith(".")
+MARK: Final = ".emissions-report"
+"""Beside what a report wrote."""
+
+_OF_REPORTS: Final = frozenset(
+    [
+        *("index.html", "summary.json", "boamps.ndjson"),
+        *(f"{table}.{kind}" for table in GROUPINGS for kind in ("csv", "parquet")),
+    ]
+)
+_FOLDERS_OF_REPORTS: Final = frozenset(("projects", "runs", "boamps"))
+
+
+def of_dataset(files: Iterable[StoredFile]) -> Iterator[StoredFile]:
+    """Yield those that may be of a dataset, of all files of a place in the order of their names.
+
+    Beside a mark only what reports write is left out: it cannot hide a record. It comes first there, as
+    its name does.
+    """
+    marked: set[str] = set()
+    for file in files:
+        folder, _, name = file.name.rpartition("/")
+        if name == MARK:
+            marked.add(folder)
+        above, _, last = folder.rpartition("/")
+        is_written = (folder in marked and name in _OF_REPORTS) or (
+            above in marked and last in _FOLDERS_OF_REPORTS
+        )
+        is_hidden = name.startswith(".") and not isinstance(file, Unlisted)
+        if not (is_written or is_hidden or f"/{REPORTS}/" in f"/{file.name}"):
+            yield file
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +96,7 @@ class DirectoryPlace:
         return str(self.root)
 
     def files(self) -> Iterator[StoredFile]:
-        """Yield the regular files, in the order of their names."""
+        """Yield the regular files. Raises SourceUnreadable."""
         found: list[StoredFile] = []
 
         def cannot_list(error: OSError) -> None:
@@ -82,9 +109,9 @@ class DirectoryPlace:
             for name in names:
                 path = Path(directory, name)
                 file = _local(path.relative_to(self.root).as_posix(), path)
-                if file is not None and is_of_dataset(file.name):
+                if file is not None:
                     found.append(file)
-        yield from sorted(found, key=lambda file: file.name)
+        return of_dataset(sorted(found, key=lambda file: file.name))
 
     def close(self) -> None:
         """Nothing is held open."""

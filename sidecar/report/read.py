@@ -1,4 +1,4 @@
-"""Read records from a source: NDJSON plain or gzip, each record once.
+"""Read records from files line by line: NDJSON plain or gzip.
 
 What is torn, alien or absurd is counted and named, never fatal: a report of a fleet must not fail for
 one file.
@@ -8,13 +8,13 @@ import gzip
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, cast
 
 from sidecar.record import EmissionRecord
-from sidecar.report.source import RecordFile, Source
+from sidecar.report.source import RecordFile
 from sidecar.validation import LINE_BYTES_MAX, InvalidRecord, RecordValidator
 
 UNREADABLE: Final = "unreadable file"
@@ -39,42 +39,31 @@ class ReadReport:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A line that is no record, or the rest of a file that cannot be read: its kind, and why."""
+    """A line that is no record, or the rest of a file that cannot be read: its kind, and why.
+
+    `is_harmless`: nothing is lost by it.
+    """
 
     kind: str
     text: str
+    is_harmless: bool = False
 
 
-def entries(source: Source, seen: ReadReport) -> Iterator[tuple[str, EmissionRecord | LeftOut]]:
+def entries(
+    files: Iterable[RecordFile], seen: ReadReport
+) -> Iterator[tuple[str, EmissionRecord | LeftOut]]:
     """Yield every line as a record or as what is wrong with it, with the name of its file.
 
     Counts files and what is left out in `seen`. Raises SourceUnreadable.
     """
     validator = RecordValidator()
-    for file in source.files():
+    for file in files:
         seen.files += 1
         for line in _lines(file):
             entry = line if isinstance(line, LeftOut) else _entry(line, validator)
             if isinstance(entry, LeftOut):
                 seen.left_out[entry.kind] += 1
             yield file.name, entry
-
-
-def read_records(source: Source, seen: ReadReport) -> Iterator[EmissionRecord]:
-    """Yield every valid record of the source once; `seen` is filled on the way.
-
-    Raises SourceUnreadable.
-    """
-    known: set[str] = set()
-    for _, record in entries(source, seen):
-        if isinstance(record, LeftOut):
-            continue
-        if record.record_id in known:
-            seen.duplicates += 1
-            continue
-        known.add(record.record_id)
-        seen.records += 1
-        yield record
 
 
 def _lines(file: RecordFile) -> Iterator[bytes | LeftOut]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+    from pyspark.sql.types import DataType
 
 LOCAL: Final[Mapping[str, str]] = {
     "spark.ui.enabled": "false",
@@ -68,8 +69,18 @@ class SparkEngine:
 
     def scanned(self, name: str, paths: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
         """Return files of Parquet as a table of these columns (ibis types by name)."""
-        frame = self.session.read.parquet(*(path.absolute().as_uri() for path in paths))
-        frame.select(*columns).createOrReplaceTempView(name)
+        from pyspark.sql import functions  # noqa: PLC0415
+
+        reader = self.session.read.option("mergeSchema", "true")
+        frame = reader.parquet(*(path.absolute().as_uri() for path in paths))
+        # Files of an earlier version lack the columns that came later.
+        selected = [
+            functions.col(column)
+            if column in frame.columns
+            else functions.lit(None).cast(_spark_type(kind)).alias(column)
+            for column, kind in columns.items()
+        ]
+        frame.select(*selected).createOrReplaceTempView(name)
         self._made.append(name)
         return ibis.table(dict(columns), name=name)
 
@@ -112,6 +123,15 @@ def _sql(table: ir.Table) -> str:
 def _compiled(operation: ops.Relation) -> str:
     """Return the SQL of an expression; ibis takes longer to write it than DuckDB to run small ones."""
     return str(ibis.to_sql(operation.to_expr(), dialect="pyspark"))
+
+
+def _spark_type(kind: str) -> "DataType":
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pandas, as below
+        from ibis.backends.pyspark.datatypes import PySparkType  # noqa: PLC0415
+
+    made: DataType = PySparkType.from_ibis(ibis.dtype(kind))
+    return made
 
 
 def _register_dialect() -> None:

@@ -11,6 +11,7 @@ and `file`, the number of the file.
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from sidecar.record import EmissionRecord, to_mapping
 from sidecar.report.columns import (
     ABSURD,
     AMOUNTS,
+    CANONICAL_TIME,
     COLUMNS,
     OURS,
     derived_sql,
@@ -203,7 +205,7 @@ class Staging:
         before = self.seen.left_out.total()
         path = self._raw_directory() / f"{number:08d}{SUFFIX}"
         with path.open("w", encoding="utf-8") as stream:
-            for _, entry in entries(_One(file), self.seen):
+            for _, entry in entries([file], self.seen):
                 if isinstance(entry, LeftOut):
                     continue
                 if any((getattr(entry, name) or 0.0) > ABSURD for name in AMOUNTS):
@@ -289,9 +291,27 @@ def place(file: StoredFile, path: Path) -> None:
         shutil.copyfileobj(source, target, 1024 * 1024)
 
 
+def read_sql(paths: Iterable[Path], kinds: Mapping[str, str]) -> str:
+    """Return SQL of columns, by their types, of files of Parquet; null where a file has none such.
+
+    Files of an earlier version lack the columns that came later.
+    """
+    nothing = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind in kinds.items())
+    listed = ", ".join(f'"{name}"' for name in kinds)
+    return (
+        f"SELECT {listed} FROM (SELECT * FROM read_parquet({quoted(paths)}, union_by_name=true) "  # noqa: S608
+        f"UNION ALL BY NAME SELECT {nothing} WHERE false)"
+    )
+
+
 def quoted(paths: Iterable[Path]) -> str:
     """Return paths of ours as a list in SQL."""
-    return "[" + ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths) + "]"
+    return "[" + ", ".join(map(quoted_text, paths)) + "]"
+
+
+def quoted_text(text: object) -> str:
+    """Return a text of ours in SQL."""
+    return "'" + str(text).replace("'", "''") + "'"
 
 
 def _batches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
@@ -307,25 +327,12 @@ def _batches(files: Sequence[StoredFile]) -> Iterator[list[StoredFile]]:
         yield batch
 
 
-@dataclass(frozen=True, slots=True)
-class _One:
-    """A source of one file."""
-
-    file: RecordFile
-
-    def files(self) -> Iterator[RecordFile]:
-        yield self.file
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
 def _line(record: EmissionRecord) -> str:
     """Return a valid record as a line that DuckDB reads: times as sidecars write them, no NaN."""
     timed = replace(
         record,
-        window_start=_canonical(record.window_start),
-        window_end=_canonical(record.window_end),
+        window_start=canonical_time(record.window_start),
+        window_end=canonical_time(record.window_end),
     )
     row = to_mapping(timed)
     for gpu in row["gpus"]:
@@ -335,6 +342,7 @@ def _line(record: EmissionRecord) -> str:
     return line.encode(errors="replace").decode() + "\n"
 
 
+_CANONICAL: Final = re.compile(CANONICAL_TIME, re.ASCII)
 _REALS: Final = {item.name for item in COLUMNS if item.sql_type == "DOUBLE"} | {"share"}
 
 
@@ -344,8 +352,10 @@ def _finite(row: dict[str, Any]) -> None:
             row[name] = None
 
 
-def _canonical(text: str) -> str:
-    """Return a time with its zone as UTC with `Z`; anything else as it is."""
+def canonical_time(text: str) -> str:
+    """Return a time with its zone as UTC with `Z`; what sidecars write, or is no time, as it is."""
+    if _CANONICAL.fullmatch(text):
+        return text
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None or moment.year not in YEARS:

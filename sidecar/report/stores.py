@@ -5,6 +5,7 @@ What is put is there as a whole or not at all, and never in place of anything el
 
 import contextlib
 import fcntl
+import io
 import os
 import shutil
 import threading
@@ -51,6 +52,10 @@ class Store(Protocol):
 
     def remove(self, file: StoredFile) -> bool:
         """Remove a file that is still what it was when it was listed; tells whether it did."""
+        ...
+
+    def discard(self, name: str) -> None:
+        """Remove what this compaction stored and is of no more use, where it is there."""
         ...
 
 
@@ -110,6 +115,10 @@ class DirectoryStore:
             return False
         return True
 
+    def discard(self, name: str) -> None:
+        """Remove it."""
+        (self.where.root / name).unlink(missing_ok=True)
+
 
 def _check_same(target: Path, path: Path) -> None:
     if target.read_bytes() != path.read_bytes():
@@ -140,7 +149,7 @@ class BlobStore:
         blob = self._client(folder + LOCK)
         try:
             with contextlib.suppress(FileExistsError):
-                self._create(blob, b"")
+                self._create(blob)
             lease = self.where.attempt(
                 lambda: blob.acquire_lease(lease_duration=LEASE_S), writes=True
             )
@@ -176,30 +185,33 @@ class BlobStore:
 
     def put(self, name: str, path: Path) -> None:
         """Create a blob; where there is one it is looked at: the answer to ours may have been lost."""
-        if self._lost.is_set():
-            raise CompactionStopped(
-                "the lease was lost: another compaction may be at work; start again"
-            )
-        content = path.read_bytes()
+        self._check_lease()
         blob = self._client(name)
         try:
-            self._create(blob, content)
+            self._create(blob, path)
         except FileExistsError:
-            if self._read(blob) != content:
+            if not self._holds(blob, path):
                 raise CompactionStopped(
                     f"{name} is there already, with another content: another compaction was at work; "
                     "start again"
                 ) from None
 
     def fetch(self, name: str, path: Path) -> None:
-        """Download it."""
-        path.write_bytes(self._read(self._client(name)))
+        """Download it, piece by piece."""
+        blob = self._client(name)
+
+        def read() -> None:
+            with path.open("wb") as stream:
+                blob.download_blob().readinto(stream)
+
+        self.where.attempt(read)
 
     def remove(self, file: StoredFile) -> bool:
         """Delete a blob whose etag is what it was."""
         from azure.core import MatchConditions  # noqa: PLC0415
         from azure.core.exceptions import HttpResponseError  # noqa: PLC0415
 
+        self._check_lease()
         blob = self._client(file.name)
         try:
             self.where.attempt(
@@ -212,22 +224,45 @@ class BlobStore:
             return False
         return True
 
+    def discard(self, name: str) -> None:
+        """Delete a blob."""
+        from azure.core.exceptions import HttpResponseError  # noqa: PLC0415
+
+        with contextlib.suppress(HttpResponseError):  # the next compaction finds it
+            self.where.attempt(lambda: self._client(name).delete_blob(), writes=True)
+
+    def _check_lease(self) -> None:
+        if self._lost.is_set():
+            raise CompactionStopped(
+                "the lease was lost: another compaction may be at work; start again"
+            )
+
     def _client(self, name: str) -> Any:  # noqa: ANN401 - a BlobClient
         return self.where.container.get_blob_client(self.where.folder + name)
 
-    def _create(self, blob: Any, content: bytes) -> None:  # noqa: ANN401
+    def _create(self, blob: Any, path: Path | None = None) -> None:  # noqa: ANN401
+        """Upload a file, or nothing, piece by piece. Raises FileExistsError."""
         from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415
 
+        def upload() -> None:
+            with path.open("rb") if path else io.BytesIO() as content:
+                blob.upload_blob(content, overwrite=False)
+
         try:
-            self.where.attempt(lambda: blob.upload_blob(content, overwrite=False), writes=True)
+            self.where.attempt(upload, writes=True)
         except ResourceExistsError as error:
             raise FileExistsError(blob.blob_name) from error
 
-    def _read(self, blob: Any) -> bytes:  # noqa: ANN401
-        def read() -> bytes:
-            return bytes(blob.download_blob().readall())
+    def _holds(self, blob: Any, path: Path) -> bool:  # noqa: ANN401
+        """Whether a blob has the content of a file."""
 
-        return bytes(self.where.attempt(read))
+        def compare() -> bool:
+            found = blob.download_blob()
+            with path.open("rb") as wanted:
+                is_same = all(chunk == wanted.read(len(chunk)) for chunk in found.chunks())
+                return is_same and not wanted.read(1)
+
+        return bool(self.where.attempt(compare))
 
 
 def store_of(where: Place) -> Store:

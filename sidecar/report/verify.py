@@ -19,6 +19,7 @@ from sidecar.record import EmissionRecord
 from sidecar.report.arithmetic import ABSOLUTE, RELATIVE, check_sums
 from sidecar.report.balance import NOTEWORTHY, Balance
 from sidecar.report.claims import NoPlaceInTime
+from sidecar.report.commits import PARQUET
 from sidecar.report.findings import (
     BLURRED,
     CONFLICT,
@@ -66,7 +67,8 @@ def verify(entries: Iterable[tuple[str, EmissionRecord | LeftOut]]) -> Verdict:
     ledger, found = Ledger(), Findings()
     for file, entry in entries:
         if isinstance(entry, LeftOut):
-            found.add_line(Kind(entry.kind, "left out"), file, entry.text)
+            kind = Kind(entry.kind, "left out", is_violation=not entry.is_harmless)
+            found.add_line(kind, file, entry.text)
             continue
         try:
             ledger.add(file, entry)
@@ -121,9 +123,15 @@ def _is_one_segment(first: str, second: str) -> bool:
     """Whether two files are one segment in two forms, as a kill at the wrong moment leaves them.
 
     On a volume it is compressed before the plain file goes; in Blob a pod may have stored its segment,
-    died before it knew, and another handed it over.
+    died before it knew, and another handed it over. And a raw file stays beside the compacted part that
+    holds its records where it reaches into a later day, or is sent once more.
     """
-    return _bare(first) == _bare(second)
+    return _bare(first) == _bare(second) or is_part(first)
+
+
+def is_part(file: str) -> bool:
+    """Whether a file is a compacted part; they are read before all others."""
+    return file.endswith(PARQUET)
 
 
 def _bare(file: str) -> PurePosixPath:

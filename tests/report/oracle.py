@@ -145,7 +145,7 @@ def _dimensions(record):
     return {
         "project": record.project,
         "experiment": record.experiment,
-        "run": record.run_id,
+        "run": record.run_id or None,
         "namespace": record.namespace,
         "workload": record.workload,
         "pool": _pool(record),

@@ -8,14 +8,17 @@ import pytest
 
 from sidecar.cli.main import main
 from sidecar.record import to_ndjson
-from sidecar.report.blob_source import PIECE_BYTES, BlobSource
-from sidecar.report.read import ReadReport, read_records
-from sidecar.report.source import SourceUnreadable, open_source
+from sidecar.report.blob_place import BlobPlace
+from sidecar.report.blob_source import PIECE_BYTES
+from sidecar.report.places import open_place
+from sidecar.report.read import ReadReport
+from sidecar.report.source import SourceUnreadable
 from sidecar.segment import compressed, parcel_of
 from sidecar.settings import Settings, SettingsError
 from sidecar.transport.blob_container import open_container
 from tests.fakes.fault_proxy import FaultProxy
 from tests.report.histories import Clock, history
+from tests.report.reading import read_records
 from tests.report.records import record
 
 pytestmark = pytest.mark.needs("node", "azurite")
@@ -54,7 +57,7 @@ def opened(azurite, container_name, waits):
     def opened(prefix="", *, port=azurite.port, container=container_name):
         text = azurite.connection_string_at("127.0.0.1", port)
         settings = Settings(blob_connection_string=text, blob_container=container)
-        sources.append(BlobSource(open_container(settings, {}), prefix, waits.append))
+        sources.append(BlobPlace(open_container(settings, {}), prefix, waits.append))
         return sources[-1]
 
     yield opened
@@ -107,7 +110,7 @@ def test_a_report_of_a_container_equals_that_of_the_directory(fleet, capsys):
     ]
     assert [one["sources"].pop("source") for one in documents] == [address, str(volume)]
     for one in documents:
-        del one["generated_at"]
+        del one["generated_at"], one["coverage"]["last_record_age_days"]
     assert nearly(documents[0]) == nearly(documents[1])
     assert documents[0]["records"] == 45
 
@@ -327,7 +330,7 @@ def test_an_empty_container_holds_nothing_to_report_or_verify(container_name, co
 )
 def test_an_address_is_shown_as_it_is(azurite, address, shown):
     settings = Settings(blob_connection_string=azurite.connection_string)
-    source = open_source(address, settings, {})
+    source = open_place(address, settings, {})
     assert str(source) == shown
     source.close()
 
@@ -335,10 +338,10 @@ def test_an_address_is_shown_as_it_is(azurite, address, shown):
 @pytest.mark.parametrize("address", ["az://", "az://A", "az:///records", "az://emissions?sig=x"])
 def test_an_address_that_is_none_is_told(address):
     with pytest.raises(SettingsError):
-        open_source(address, Settings(), {})
+        open_place(address, Settings(), {})
 
 
 def test_a_directory_may_have_any_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("az").mkdir()
-    assert str(open_source("az", Settings(), {})) == "az"
+    assert str(open_place("az", Settings(), {})) == "az"

@@ -10,9 +10,11 @@ import textwrap
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from sidecar.record import to_ndjson
+from sidecar.report import compact as module
 from sidecar.report.aggregate import Selection
 from sidecar.report.compact import compact
 from sidecar.report.dataset import UNCOMMITTED, Dataset
@@ -83,7 +85,7 @@ def test_the_totals_are_the_same_before_and_after(root):
 def test_only_days_that_ended_long_enough_ago_are_compacted(root):
     compacted(root)
     with Dataset.open([DirectoryPlace(root)]) as dataset:
-        assert {item.part.day for item in dataset.compacted} == set(DAYS[:3])
+        assert {item.day for item in dataset.days} == set(DAYS[:3])
         assert all(days is None or days[1] >= DAYS[3] for days in dataset.file_days)
 
 
@@ -124,6 +126,77 @@ def test_records_that_come_late_are_settled_with_those_compacted(root):
     assert computed(root)[2].left_out[UNCOMMITTED] == 0
 
 
+def test_a_large_project_has_parts_of_its_own_and_small_ones_share(root, monkeypatch):
+    monkeypatch.setattr(module, "OWN_PART_RECORDS", 10)
+    before, nodes, _ = computed(root)
+    done = compacted(root)
+    after, nodes_after, _ = computed(root)
+    assert_same_rows(before, after, nodes, nodes_after)
+    folders = {path.name for path in (root / "records/v1/compacted").iterdir()}
+    assert {"project=demo", "project=_several", "sums", "balances", "commits"} <= folders
+    assert done.parts == 6
+
+
+def test_however_many_projects_there_are_a_day_has_few_files(tmp_path):
+    for number in range(40):
+        put(tmp_path, window(1, MIDNIGHT_S, stem=f"p{number}.b", project=f"project-{number}"))
+    compacted(tmp_path)
+    files = list((tmp_path / "records/v1/compacted").rglob("*.parquet"))
+    assert len(files) == 3  # records, sums, balances
+
+
+def test_a_day_that_is_compacted_again_counts_what_did_not_change(root, monkeypatch):
+    monkeypatch.setattr(module, "OWN_PART_RECORDS", 10)
+    compacted(root)
+    late = replace(window(1, MIDNIGHT_S, share=0.0, stem="late.b"), node="elsewhere")
+    put(root, late)
+    wanted, nodes, _ = computed(root)
+    names = {path.name for path in root.rglob("part-*")}
+    compacted(root)
+    assert names & {path.name for path in root.rglob("part-*")}  # the other project's part
+    found, found_nodes, _ = computed(root)
+    assert_same_rows(wanted, found, nodes, found_nodes)
+    compacted(root)
+    found, found_nodes, seen = computed(root)
+    assert_same_rows(wanted, found, nodes, found_nodes)
+    assert seen.left_out[UNCOMMITTED] == 0
+
+
+def test_what_is_reported_of_closed_days_is_read_from_their_sums(root):
+    compacted(root)
+    with Dataset.open([DirectoryPlace(root)]) as dataset:
+        days = [item for item in dataset.days if item.day == DAYS[1]]
+        totals(dataset, ALL, DuckDBEngine(dataset.connection))
+        fetched = set(dataset._fetched)
+        assert {id(item.sums) for item in days} <= fetched
+        assert not {id(file) for item in days for _, file in item.parts} & fetched
+
+
+def test_parts_of_an_earlier_version_lack_columns_that_came_later(root):
+    before, nodes, _ = computed(root, PART_OF_A_DAY)
+    compacted(root)
+    for path in root.rglob("project=*/month=*/*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns(["provider", "phases", "embodied_g"]), path)
+    after, nodes_after, _ = computed(root, PART_OF_A_DAY)
+    assert_same_rows(before, after, nodes, nodes_after)
+    put(root, replace(window(1, MIDNIGHT_S, stem="late.b"), node="elsewhere"))
+    wanted, _, _ = computed(root)
+    compacted(root)
+    found, _, _ = computed(root)
+    assert_same_rows(wanted, found, None, None)
+
+
+def test_sums_of_another_version_are_made_anew(root, monkeypatch):
+    before, nodes, _ = computed(root)
+    compacted(root)
+    for path in root.rglob("sums/**/*.parquet"):
+        path.write_bytes(b"of another version")
+    monkeypatch.setattr("sidecar.report.commits.SUMS_VERSION", 0)
+    after, nodes_after, _ = computed(root)
+    assert_same_rows(before, after, nodes, nodes_after)
+
+
 def test_records_that_come_after_their_day_was_compacted_are_told(root):
     late = replace(window(1, MIDNIGHT_S, share=0.9), cluster="c")
     put(root, late)
@@ -147,8 +220,18 @@ def test_a_segment_that_is_sent_again_is_not_counted_and_goes(root):
     assert not path.exists()
 
 
-def test_a_selection_that_cuts_through_a_compacted_day_is_settled_as_before(root):
-    selection = Selection(since=rfc3339(MIDNIGHT_S + 30), until=rfc3339(MIDNIGHT_S + DAY - 15))
+PART_OF_A_DAY = Selection(since=rfc3339(MIDNIGHT_S + 30), until=rfc3339(MIDNIGHT_S + DAY - 15))
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        PART_OF_A_DAY,
+        Selection(since=rfc3339(MIDNIGHT_S + DAY), until=rfc3339(MIDNIGHT_S + 2 * DAY)),
+        Selection(frozenset({"../x"}), until=rfc3339(MIDNIGHT_S + 30)),
+    ],
+)
+def test_a_selection_that_cuts_through_a_compacted_day_is_settled_as_before(root, selection):
     before, nodes, _ = computed(root, selection)
     compacted(root)
     after, nodes_after, _ = computed(root, selection)
@@ -196,7 +279,7 @@ def test_a_part_without_its_commit_is_told_and_not_counted(root):
 
 def test_a_part_that_is_missing_ends_the_report(root):
     compacted(root)
-    next((root / "records/v1/compacted/project=demo").rglob("*.parquet")).unlink()
+    next((root / "records/v1/compacted/project=_several").rglob("*.parquet")).unlink()
     with pytest.raises(SourceUnreadable, match="named by a commit, and not there"):
         computed(root)
 
@@ -316,7 +399,7 @@ def test_a_container_is_compacted_as_a_directory_is(blobs, root, azurite, contai
     names = azurite.blobs(container_name)
     assert not [name for name in names if f"date={DAYS[0]}" in name]
     commits = [json.loads(text) for name, text in names.items() if "/commit-" in name]
-    assert {part["project"] for commit in commits for part in commit["parts"]} == {"demo", "../x"}
+    assert [part["project"] for commit in commits for part in commit["parts"]] == [None] * 3
 
 
 @pytest.mark.needs("node", "azurite")

@@ -13,11 +13,11 @@ from sidecar.report.dataset import Dataset
 from sidecar.report.duckdb_engine import DuckDBEngine
 from sidecar.report.engine import totals
 from sidecar.report.places import DirectoryPlace
-from sidecar.report.read import ReadReport, read_records
-from sidecar.report.source import DirectorySource
+from sidecar.report.read import ReadReport
 from sidecar.windows import rfc3339
 from tests.report import oracle
 from tests.report.histories import START_S, add_up, start, window
+from tests.report.reading import read_records
 
 ALL = Selection()
 DAY_S = 86_400.0
@@ -33,7 +33,7 @@ def computed(root, selection=ALL, resources=None):
 
 def expected(root, selection=ALL):
     seen = ReadReport()
-    found, nodes = oracle.tables(read_records(DirectorySource(root), seen), selection)
+    found, nodes = oracle.tables(read_records(DirectoryPlace(root), seen), selection)
     return found, nodes, seen
 
 

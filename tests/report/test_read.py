@@ -5,14 +5,16 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.report.read import LeftOut, ReadReport, entries, read_records
-from sidecar.report.source import DirectorySource
+from sidecar.report.listing import Listing
+from sidecar.report.places import DirectoryPlace
+from sidecar.report.read import LeftOut, ReadReport, entries
+from tests.report.reading import read_records
 from tests.report.records import record, write
 
 
 def read(source):
     seen = ReadReport()
-    return list(read_records(DirectorySource(source), seen)), seen
+    return list(read_records(DirectoryPlace(source), seen)), seen
 
 
 def test_records_are_found_at_any_depth_plain_and_compressed(tmp_path):
@@ -109,7 +111,8 @@ def test_files_are_read_in_the_order_of_their_names(tmp_path):
 def test_hidden_files_and_what_a_report_wrote_are_no_records(tmp_path):
     write(tmp_path / ".a.ndjson", record("hidden"))
     write(tmp_path / "reports" / "v1" / "a.ndjson", record("report"))
-    write(tmp_path / "project" / "reports" / "v1" / "a.ndjson", record("a folder of that name"))
+    write(tmp_path / "volume" / "reports" / "v1" / "a.ndjson", record("report of a volume"))
+    write(tmp_path / "volume" / "reports" / "a.ndjson", record("a folder of that name"))
     records, _ = read(tmp_path)
     assert [item.record_id for item in records] == ["a folder of that name"]
 
@@ -130,7 +133,7 @@ def test_a_file_that_vanishes_while_others_are_read_is_told(tmp_path, caplog):
     write(tmp_path / "a.ndjson", record("a.1"))
     gone = write(tmp_path / "b.ndjson", record("b.1"))
     seen = ReadReport()
-    records = read_records(DirectorySource(tmp_path), seen)
+    records = read_records(DirectoryPlace(tmp_path), seen)
     assert next(records).record_id == "a.1"
     gone.unlink()
     assert list(records) == []
@@ -140,7 +143,7 @@ def test_a_file_that_vanishes_while_others_are_read_is_told(tmp_path, caplog):
 
 def test_each_line_that_is_left_out_is_named_with_its_file_and_reason(tmp_path):
     write(tmp_path / "a.ndjson", record("a.1"), tail='{"energy_kwh":"much"}\n')
-    (_, first), (file, second) = entries(DirectorySource(tmp_path), ReadReport())
+    (_, first), (file, second) = entries(Listing.of(DirectoryPlace(tmp_path)).records, ReadReport())
     assert first.record_id == "a.1"
     assert file == "a.ndjson"
     assert second == LeftOut("not a record", second.text)

@@ -110,7 +110,9 @@ def test_a_hostile_name_runs_nowhere_and_writes_nowhere_else(tmp_path, name):
 
 def test_an_empty_report_is_written_with_the_table_of_projects(tmp_path):
     names = {path.name for path in write(tmp_path, inputs())}
-    assert names == {"summary.json", "projects.csv", "projects.parquet", "boamps.ndjson"}
+    assert names == {
+        ".emissions-report", "summary.json", "projects.csv", "projects.parquet", "boamps.ndjson",
+    }  # fmt: skip
     assert rows_of(tmp_path / "projects.csv") == []
     assert parquet.read_table(tmp_path / "projects.parquet").num_rows == 0
 
