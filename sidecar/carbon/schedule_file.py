@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from sidecar.bounded_http import one_line
 from sidecar.carbon.intensity import HIGHEST_G_PER_KWH
 from sidecar.carbon.schedule import By, HourTable, Schedule, TimedValues
 from sidecar.carbon.series import Span
@@ -55,7 +56,7 @@ def read_schedule(path: Path) -> Schedule:
     except OSError as error:
         raise ValueError(f"schedule {path} cannot be read: {error.strerror or error}") from error
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"schedule {path}: {error}") from error
+        raise ValueError(f"schedule {path}: {one_line(str(error))}") from error
 
 
 def _text(path: Path) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.carbon.schedule_file import read_schedule
 from sidecar.settings import SettingsError, declared_settings, load_settings
 from sidecar.validation import InvalidRecord, RecordValidator
 
@@ -75,3 +76,23 @@ def test_whatever_a_setting_is_given_it_is_taken_or_refused_in_one_short_line(na
 def test_a_number_with_many_digits_is_no_other_number(text):
     with pytest.raises(SettingsError):
         load_settings({"uploads": text}, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hour,g\x1b]0;x\x07\n" + "".join(f"{hour},x\n" for hour in range(24)),
+        "start,end,g_per_kwh\n2026-01-01\x1b00:00:00Z,2026-01-02T00:00:00Z,x\n",
+        json.dumps({"hours": {"\x1b[31m" * 99: [1]}}),
+        json.dumps({"\u202e" + "x" * 999: 1, "hours": []}),
+        json.dumps({"timezone": "\x1b" * 99, "hours": []}),
+    ],
+    ids=["column", "time", "day", "key", "zone"],
+)
+def test_what_a_schedule_has_wrong_is_told_short_and_harmless(tmp_path, text):
+    (tmp_path / "s").write_text(text)
+    with pytest.raises(ValueError, match="schedule") as refused:
+        read_schedule(tmp_path / "s")
+    told = str(refused.value).removeprefix(f"schedule {tmp_path}")
+    assert len(told) <= TOLD_MAX
+    assert told.isprintable()
