@@ -1,12 +1,14 @@
 """What is told of bytes from outside: short, on one line, and without what a terminal would obey."""
 
 import json
+import logging
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.carbon.schedule_file import read_schedule
+from sidecar.cli.logs import formatter_of
 from sidecar.settings import SettingsError, declared_settings, load_settings
 from sidecar.validation import InvalidRecord, RecordValidator
 
@@ -96,3 +98,39 @@ def test_what_a_schedule_has_wrong_is_told_short_and_harmless(tmp_path, text):
     told = str(refused.value).removeprefix(f"schedule {tmp_path}")
     assert len(told) <= TOLD_MAX
     assert told.isprintable()
+
+
+FOREIGN = st.text(max_size=300) | st.sampled_from(
+    ["\x1b[2J", "\x9b31m", "a\nlevel: error", "\u202e", "\u2028", "\ud800"]
+)
+
+
+@given(FOREIGN)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_text_of_others_leaves_its_line_of_the_log_nor_obeys_a_terminal(log_format, text):
+    """Whoever forgot to escape it: the formatter does it for all."""
+    lines = logged(log_format, "the project is %s", text).splitlines()
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+    if log_format == "json":
+        assert json.loads(lines[0])["message"] == f"the project is {text}"
+
+
+@given(FOREIGN)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_text_of_an_error_obeys_a_terminal(log_format, text):
+    written = logged(log_format, "failed", error=ValueError(text))
+    assert "ValueError" in written
+    assert all(line.isprintable() for line in written.split("\n"))
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_line_of_the_log_ends_somewhere(log_format):
+    assert len(logged(log_format, "%s", "x" * 10**6)) < 20_000
+
+
+def logged(log_format: str, message: str, *given: object, error: Exception | None = None) -> str:
+    """What is written of one message."""
+    about = None if error is None else (type(error), error, None)
+    record = logging.LogRecord("sidecar.x", logging.WARNING, "x.py", 1, message, given, about)
+    return formatter_of(log_format).format(record)
