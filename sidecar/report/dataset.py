@@ -5,7 +5,6 @@ directories and containers. What is torn, alien or met twice is counted in `seen
 made lies in a directory of its own, gone when the dataset is closed.
 """
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from typing import Any, Final, Self
 import duckdb
 
 from sidecar.report import commits as log
-from sidecar.report.imports import over_hours, runs
+from sidecar.report.imports import parted, runs
 from sidecar.report.listing import Listing, commit_names
 from sidecar.report.places import Place
 from sidecar.report.read import VANISHED, ReadReport
@@ -263,9 +262,7 @@ class Dataset:
         if len(fresh) < len(found):
             self.seen.left_out[SAME_RUN] += len(found) - len(fresh)
         if fresh:
-            self.seen.records += self._staging.stage_records(
-                "runs in CSV", itertools.chain.from_iterable(map(over_hours, fresh))
-            )
+            self.seen.records += self._staging.stage_records("runs in CSV", parted(fresh))
 
     def _known_runs(self, runs_in_csv: set[str]) -> set[str]:
         """Return which of these have records; where a run has no id, its row names its first record."""

@@ -31,6 +31,7 @@ TORN: Final = "torn row"
 NO_RUN: Final = "not a run"
 NEGATIVE: Final = "negative or infinite amount"
 SUPERSEDED: Final = "earlier row of a run"
+TOO_MANY: Final = "run in CSV beyond the number that is read"
 
 METHOD: Final = "codecarbon"
 """`pod_method` and `cpu_power_method` of what CodeCarbon metered."""
@@ -45,6 +46,9 @@ _NEEDED: Final = frozenset(
 
 CELL_CHARACTERS_MAX: Final = 4096
 FILE_BYTES_MAX: Final = 1024**3
+RUNS_MAX: Final = 100_000
+"""Runs of all files together: some 200 MB in memory."""
+
 GPUS_MAX: Final = 1024
 NO_EXPERIMENT: Final = "5b0fa12a-3dd7-45bb-9766-cc326314d9f1"
 """The id that CodeCarbon gives where none is set."""
@@ -76,6 +80,9 @@ def runs(files: Iterable[RecordFile], seen: ReadReport, zone: tzinfo = UTC) -> l
             known = latest.get(place)
             if known is not None:
                 seen.left_out[SUPERSEDED] += 1
+            elif len(latest) >= RUNS_MAX:
+                seen.left_out[TOO_MANY] += 1
+                continue
             if known is None or row.record.duration_s >= known.record.duration_s:
                 latest[place] = row
     whole = {row.key for row in latest.values() if row.task is None}
@@ -86,6 +93,21 @@ HOUR_S: Final = 3600.0
 DAY_S: Final = 86_400.0
 PARTS_MAX: Final = 1000
 """Parts of one run: hours for six weeks, else days for three years; what is longer stays whole."""
+
+
+PARTS_IN_ALL_MAX: Final = 2_000_000
+"""Parts of all runs, some 2 GB on disk; from there on runs stay whole."""
+
+
+def parted(found: Iterable[EmissionRecord]) -> Iterator[EmissionRecord]:
+    """Part all runs, as long as there is room."""
+    left = PARTS_IN_ALL_MAX
+    for run in found:
+        parts = list(over_hours(run))
+        if len(parts) > left:
+            parts = [run]
+        left -= len(parts)
+        yield from parts
 
 
 def over_hours(run: EmissionRecord) -> Iterator[EmissionRecord]:
