@@ -1,6 +1,5 @@
 """The files of a place by what they are, and which of them a commit has taken the place of."""
 
-import gzip
 import json
 import logging
 from collections.abc import Iterable
@@ -13,9 +12,12 @@ from sidecar.report.imports import CSV_SUFFIX
 from sidecar.report.places import Place
 from sidecar.report.source import SourceUnreadable
 from sidecar.report.staging import StoredFile
-from sidecar.segment import COMPRESSED_SUFFIX, SUFFIX
+from sidecar.segment import COMPRESSED_SUFFIX, SUFFIX, decompressed
 
 COMMITS_AT_A_TIME: Final = 8
+
+RAW_BYTES_MAX: Final = 64 * 1024**2
+"""Of a list of raw files: a day with 300,000 of them has 50 MB."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,10 +80,10 @@ class Listing:
         ):
             return set()
         try:
-            rows = json.loads(gzip.decompress(_content(file, log.COMMIT_BYTES_MAX)))
+            rows = json.loads(decompressed(_content(file, log.COMMIT_BYTES_MAX), RAW_BYTES_MAX))
             root = match["base"].removesuffix(log.FOLDER)
             return {(root + str(name), str(stamp)) for name, stamp in rows}
-        except (SourceUnreadable, OSError, EOFError, ValueError, TypeError):
+        except (SourceUnreadable, ValueError, TypeError, RecursionError):
             # Only a short cut: the records are met again, and dropped by their ids.
             _log.warning(
                 "%s cannot be read: raw files that are compacted are read again", file.name

@@ -3,14 +3,20 @@
 What stands in it becomes names of files, and stood in SQL.
 """
 
+import gzip
+import io
 import json
+import zlib
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.report.commits import Commit, Part
+from sidecar.report.listing import RAW_BYTES_MAX, Listing
 from sidecar.report.source import SourceUnreadable
+from tests.hostile.budget import memory_budget
 
 NAME = "records/v1/compacted/commits/commit-00000007.json"
 PART = Part("project=a/month=2026-11/part-1.parquet", "a", "2026-11-01", 3, 0, 1.5, "0f", "0f" * 32)
@@ -88,3 +94,49 @@ def test_a_generation_is_that_of_its_file():
 def test_no_bytes_are_more_than_refused(content):
     with pytest.raises(SourceUnreadable):
         Commit.of_json(content, NAME)
+
+
+# -- the list of raw files beside a commit -----------------------------------------------------------
+
+RAW = NAME.replace("commit-", "raw-") + ".gz"
+
+
+@dataclass
+class Stored:
+    content: bytes
+    name: str = RAW
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def open(self) -> io.BytesIO:
+        return io.BytesIO(self.content)
+
+
+def consumed(content: bytes) -> set[tuple[str, str]]:
+    return Listing(commit_names=[NAME]).consumed_by(Stored(content))
+
+
+def test_a_list_of_raw_files_is_read():
+    content = gzip.compress(b'[["project=a/x.ndjson.gz", "5"]]')
+    assert consumed(content) == {("records/v1/project=a/x.ndjson.gz", "5")}
+
+
+def test_a_list_of_raw_files_that_is_a_bomb_is_passed_over_in_bounded_memory():
+    packer = zlib.compressobj(level=9, wbits=31)
+    piece = b" " * 1024**2
+    bomb = b"".join(packer.compress(piece) for _ in range(1024)) + packer.flush()
+    with memory_budget(2 * RAW_BYTES_MAX):
+        assert consumed(bomb) == set()
+
+
+@given(st.binary(max_size=200))
+def test_no_list_of_raw_files_is_more_than_passed_over(content):
+    assert consumed(content) == set()
+    assert consumed(gzip.compress(content)) == set()
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"[[1]]", b"{}", b"[[[1], 2, 3]]", b"7", b"null"])
+def test_a_list_of_something_else_is_passed_over(text):
+    assert consumed(gzip.compress(text)) == set()
