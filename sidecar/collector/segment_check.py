@@ -46,6 +46,9 @@ class Owner(Protocol):
         ...
 
 
+_OriginColumns = tuple[str | None, str | None, str | None, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where a record says that it is from."""
@@ -114,7 +117,7 @@ class _Check:
         self._lines = lines
         self._first: Mapping[str, Any] | None = None
         self._last: SegmentName | None = None
-        self._origins: dict[Origin, None] = {}
+        self._origins: dict[_OriginColumns, None] = {}
         self._is_nodes_own = False
         self._records = 0
 
@@ -132,9 +135,9 @@ class _Check:
         self._last = name
         self._records += 1
         self._is_nodes_own |= _NODES_OWN in (row["pod_method"] or "").split(" + ")
-        self._note_origin(Origin(row["namespace"], row["pod"], row["pod_uid"], row["node"]))
+        self._note_origin((row["namespace"], row["pod"], row["pod_uid"], row["node"]))
 
-    def _note_origin(self, origin: Origin) -> None:
+    def _note_origin(self, origin: _OriginColumns) -> None:
         """Keep where a record says that it is from. Raises NotASegment: none is passed over."""
         self._origins[origin] = None
         if len(self._origins) > _ORIGINS_MAX:
@@ -147,7 +150,7 @@ class _Check:
         if self._first is None:
             raise Refusal(400, "not_a_segment", "the segment is empty; send at least one record")
         return CheckedSegment(
-            tuple(self._origins),
+            tuple(Origin(*columns) for columns in self._origins),
             self._records,
             sha256,
             blob_name(self._first),
