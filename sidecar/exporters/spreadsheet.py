@@ -15,5 +15,7 @@ def safe_cell(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Spaces for control characters and line breaks, `?` for what UTF-8 cannot hold."""
+    if text.isascii() and text.isprintable():  # nearly every cell of each window's row
+        return text
     encodable = text.encode("utf-8", "replace").decode("utf-8")
     return "".join(" " if unicodedata.category(c) in _BREAKS else c for c in encodable)
