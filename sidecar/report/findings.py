@@ -80,6 +80,12 @@ BLURRED: Final = Kind(
     "minutes: `report` takes it off",
     is_violation=False,
 )
+DISPUTED: Final = Kind(
+    "disputed",
+    "records of one node tell very different energies of it: claims that are within what one tells were "
+    "cut to what another does; their settings differ, or one is wrong",
+    is_violation=False,
+)
 UNCLEAR: Final = Kind(
     "not comparable",
     "windows overlap, or shares exceed 1, where the wall clock was set back: they may be apart",

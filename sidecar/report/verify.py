@@ -23,6 +23,7 @@ from sidecar.report.commits import PARQUET
 from sidecar.report.findings import (
     BLURRED,
     CONFLICT,
+    DISPUTED,
     DUPLICATE,
     NODE_ENERGY,
     SETTLED,
@@ -205,6 +206,7 @@ def _check_stretch(ledger: Ledger, stretch: Stretch, node: str, found: Findings)
     pods = [claim for claim in stretch.claims if not claim.is_nodes_own]
     about["pods"] = len({claim.boot for claim in pods})
     claimed, kept = (sum(item.claimed for item in cut), sum(item.pods for item in cut))
+    _check_dispute(stretch, about, found)
     families = ledger.column("family")
     if not are_alike(int(families[claim.row]) for claim in pods):
         found.add(SETTLED, **about, claimed_kwh=claimed, kept_kwh=kept)
@@ -215,6 +217,24 @@ def _check_stretch(ledger: Ledger, stretch: Stretch, node: str, found: Findings)
             numbers = {"found": cpu.claimed, "at_most": at_most}
             found.add(NODE_ENERGY, **about, column="cpu_energy_kwh", **numbers)
         found.add(BLURRED, **about, claimed_kwh=claimed, kept_kwh=kept)
+
+
+def _check_dispute(stretch: Stretch, about: dict[str, Any], found: Findings) -> None:
+    """Tell where claims were cut that are within what one of the pods tells of the node.
+
+    Settling believes who says that he knows best; the node meter, where there is one, is known to.
+    """
+    if any(claim.is_nodes_own for claim in stretch.claims):
+        return
+    for place, (name, item) in enumerate(zip(COMPONENTS, stretch.balances, strict=True)):
+        told: dict[int, float] = {}
+        for claim in stretch.claims:
+            if not math.isnan(claim.node_kwh[place]):
+                told[claim.boot] = told.get(claim.boot, 0.0) + claim.node_kwh[place]
+        most = max(told.values(), default=0.0)
+        if item.claimed - item.pods > NOTEWORTHY * item.claimed and item.claimed <= most:
+            numbers = {"claimed_kwh": item.claimed, "kept_kwh": item.pods, "told_kwh": most}
+            found.add(DISPUTED, **about, column=f"{name}_energy_kwh", **numbers)
 
 
 def _span(stretch: Stretch) -> dict[str, Any]:
