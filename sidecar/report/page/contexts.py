@@ -98,13 +98,15 @@ def component_rows(measures: Mapped) -> list[dict[str, Any]]:
     for label, stem, colour in COMPONENTS:
         kwh = number(measures, f"{stem}_energy_kwh")
         part = ratio(kwh, whole)
+        value, low, high = view.emissions_of_part(measures, part) if part else [None] * 3
         found.append(
             {
                 "name": label,
                 "energy": energy(kwh),
                 "share": percent(part),
                 "ratio": part or 0.0,
-                "emissions": "–" if part is None else view.part_of_emissions(measures, part),
+                "emissions": mass(value),
+                "between": "–" if low is None else f"{mass(low)} – {mass(high)}",
                 "colour": colour,
             }
         )
@@ -123,6 +125,8 @@ def common(model: Mapped, measures: Mapped, cited: Cited) -> dict[str, Any]:
         "qualities": view.qualities(measures),
         "change": view.month_change(child(measures, "month_on_month")),
         "saving": None,
+        "reserved": None,
+        "used": None,
         "equivalents": [],
         "sections": [],
         "follows": False,

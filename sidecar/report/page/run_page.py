@@ -2,8 +2,9 @@
 
 from typing import Final
 
+from sidecar.amounts import amount
 from sidecar.report.page import contexts, view
-from sidecar.report.page.numbers import percent
+from sidecar.report.page.numbers import energy, percent
 from sidecar.report.page.reading import NAMELESS, Mapped, number, ratio, text
 from sidecar.report.page.site import Site
 
@@ -40,6 +41,8 @@ def run_page(site: Site, place: int) -> str:
         "title": f"{name} · {contexts.report_name(model)}",
         "name": name,
         "sections": list(_SECTIONS),
+        "reserved": _reserved(row),
+        "used": _used(row),
         "project": text(row, "project", NAMELESS),
         "project_href": site.project_href(project_place, "../"),
         "place": _place(row, project),
@@ -48,6 +51,28 @@ def run_page(site: Site, place: int) -> str:
         "factors": site.sources.entries(contexts.cited_numbers(cited, equivalents)),
     }
     return site.renderer.page("run", "plain", shown)
+
+
+def _reserved(run: Mapped) -> dict[str, str] | None:
+    """Return what stood idle; None where it is not known."""
+    kwh = view.idle_energy_kwh(run)
+    share = ratio(kwh, number(run, "energy_kwh"))
+    if share is None:
+        return None
+    return {
+        "share": percent(share),
+        "detail": f"{energy(kwh)}, {view.part_of_emissions(run, share)}",
+    }
+
+
+def _used(run: Mapped) -> dict[str, str] | None:
+    """Return how long it ran, and how busy its GPUs were."""
+    seconds, gpu_hours = number(run, "duration_s"), number(run, "gpu_hours")
+    if seconds is None:
+        return None
+    busy = percent(number(run, "gpu_utilization"))
+    detail = f"{amount(gpu_hours)} GPU-hours, busy {busy}" if gpu_hours else "no GPU"
+    return {"time": view.duration(seconds), "detail": detail}
 
 
 def _place(run: Mapped, project: Mapped) -> list[view.Fact]:

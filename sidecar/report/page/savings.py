@@ -26,8 +26,9 @@ class Saving:
 
     @property
     def between(self) -> str:
-        """Return its bounds."""
-        return mass_between(self.low_g, self.high_g)
+        """Return its bounds, as the beginning of a sentence."""
+        said = mass_between(self.low_g, self.high_g)
+        return said[:1].upper() + said[1:]
 
 
 def savings(model: Mapped) -> list[Saving]:

@@ -138,9 +138,14 @@ def _component_facts(measures: Mapped) -> Iterator[Fact]:
 
 def part_of_emissions(measures: Mapped, part: float) -> str:
     """Return a part of the emissions, with its bounds: as much as of the energy."""
-    grams = [number(measures, f"emissions{bound}_g") for bound in ("", "_low", "_high")]
-    value, low, high = (None if item is None else item * part for item in grams)
+    value, low, high = emissions_of_part(measures, part)
     return f"{mass(value)} CO₂e, {mass_between(low, high)}"
+
+
+def emissions_of_part(measures: Mapped, part: float) -> list[float | None]:
+    """Return a part of the emissions, and of their low and high bound, g."""
+    grams = [number(measures, f"emissions{bound}_g") for bound in ("", "_low", "_high")]
+    return [None if item is None else item * part for item in grams]
 
 
 def facility_text(measures: Mapped, pue_share: float | None) -> str:

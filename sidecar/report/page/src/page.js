@@ -190,12 +190,16 @@ function drawTime(filters) {
 
 // -- parts of a sum -----------------------------------------------------------------------------------
 
+function partRow(part, sums) {
+  const emissions = cubes.partOf(part.value, sums);
+  return [part.name, energy(part.value), mass(emissions.emissions_g), emissions.emissions_g === null ? UNKNOWN : bounds(emissions)];
+}
+
 function drawComponents(sums) {
   const parts = charts.COMPONENTS.map(([key, name, colour]) => ({ name, value: sums[key] ?? null, colour }));
   const whole = parts.reduce((sum, part) => sum + (part.value ?? 0), 0);
   chart("components", (width) => (whole > 0 ? withLegend(parts, whole, "Energy by component", width) : empty("No energy is known in this selection.")));
-  table("components", "Energy by component", ["Component", "Energy", "Emissions, with bounds"], parts.map((part) => [
-    part.name, energy(part.value), isUnknown(part.value) ? UNKNOWN : boundedPart(part.value, sums)]));
+  table("components", "Energy by component", ["Component", "Energy", "Emissions", "Bounds"], parts.map((part) => partRow(part, sums)));
 }
 
 function drawIdle(sums) {
@@ -209,8 +213,7 @@ function drawIdle(sums) {
   ];
   const whole = parts.reduce((sum, part) => sum + (part.value ?? 0), 0);
   chart("idle", (width) => (whole > 0 ? withLegend(parts, whole, "Energy used, and reserved but idle", width) : empty("No energy is known in this selection.")));
-  table("idle", "Used, and reserved but idle", ["Part", "Energy", "Share", "Emissions, with bounds"], parts.map((part) => [
-    part.name, energy(part.value), isUnknown(part.value) || !whole ? UNKNOWN : percent(part.value / whole), isUnknown(part.value) ? UNKNOWN : boundedPart(part.value, sums)]));
+  table("idle", "Used, and reserved but idle", ["Part", "Energy", "Emissions", "Bounds"], parts.map((part) => partRow(part, sums)));
 }
 
 function startRegionsUsed() {
