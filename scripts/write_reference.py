@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,8 @@ from sidecar.exporters.summary import Totals, summary_mapping
 from sidecar.injector import metrics as injector_metrics
 from sidecar.node_meter import metrics as node_meter_metrics
 from sidecar.record import SCHEMA, EmissionRecord, GpuRecord
-from sidecar.report.aggregate import ProjectTotals, to_row
+from sidecar.report.figures.descriptions import DOCUMENT_KEYS, MEASURES
+from sidecar.report.measures import GROUPINGS
 from sidecar.settings import (
     Group,
     declared_settings,
@@ -154,18 +155,7 @@ CSV_COLUMNS: Final = {
 TOTAL_KEYS: Final = {
     "windows": "number of windows added up",
     "failure": "why records are not on the volume; null when they are",
-    "records": "windows added up (start records are not)",
-    "records_without_emissions": "windows whose emissions are not known",
-    "runs": "number of different `run_id`",
-    "pods": "number of different pods",
-    "energy_taken_off_kwh": "kWh taken off because the pods of a node claimed more than it had; the "
-    "energies above are without it",
-    "energy_kwh_by_quality": "`energy_kwh` per `quality`",
-    "energy_kwh_by_carbon_intensity_level": "`energy_kwh` per level; `set` where it was set",
-    "factors": "what the sums rest on: region, carbon intensity, PUE and CPU power, each with its "
-    "source, and the energy they were used for",
-    "carbon_intensity_g_per_kwh": "mean, weighted by facility energy (in `summary.json` of a run: "
-    "the last one used)",
+    "carbon_intensity_g_per_kwh": "the last one used",
 }
 
 TABLE_TEXTS: Final = {
@@ -392,7 +382,6 @@ def record_schema() -> str:
 def files_page() -> str:
     """Return every file on the volume, with its keys or columns."""
     totals = summary_mapping(Totals(EmissionRecord(), 0), None)
-    projects = to_row(ProjectTotals(""))
     columns = ((code(name), CSV_COLUMNS[name]) for name in codecarbon_csv.COLUMNS)
     return page(
         "Files",
@@ -404,13 +393,19 @@ def files_page() -> str:
         "## `emissions.csv`\n\nThe columns of CodeCarbon 3.3.2 in its order. All energies and powers "
         "here are with PUE, as CodeCarbon's are.",
         table(("column", "holds"), columns),
-        "## `reports/v1/summary.json` and `projects.csv`\n\n`summary.json` has `tool_version`, "
-        "`files`, `records`, `duplicates`, `left_out` (how many lines for which reason), `balance` "
-        "(energy of the nodes, of their pods, untracked and unallocated, and the nodes settled most) "
-        "and `projects`, a list of the objects below. `projects.csv` has them as columns; the last two "
-        "get one column per entry, such as `energy_kwh_by_quality.measured`.",
-        table(("key", "meaning"), map(_total_row, projects)),
+        "## `reports/v1/summary.json`\n\nBounded, whatever the report is of: `rows_left_out` says how "
+        "many rows of each table it has no room for.",
+        table(("key", "meaning"), ((code(name), text) for name, text in DOCUMENT_KEYS.items())),
+        "## Tables in `reports/v1`\n\nEach as CSV and as Parquet, with all rows. Their columns are "
+        "those they are grouped by, and the measures below.",
+        table(("file", "a row for each"), map(_grouping_row, GROUPINGS.items())),
+        table(("measure", "meaning"), ((code(name), text) for name, text in MEASURES.items())),
     )
+
+
+def _grouping_row(grouping: tuple[str, Sequence[str]]) -> tuple[str, str]:
+    name, keys = grouping
+    return code(f"{name}.csv") if keys else "", ", ".join(keys)
 
 
 def _total_row(name: str) -> tuple[str, str]:

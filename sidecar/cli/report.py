@@ -65,9 +65,9 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _asked(arguments: argparse.Namespace) -> "Asked":
-    from sidecar.report.aggregate import Selection  # noqa: PLC0415
     from sidecar.report.figures.budget import parse_budgets  # noqa: PLC0415
     from sidecar.report.making import Asked  # noqa: PLC0415
+    from sidecar.report.selection import Selection  # noqa: PLC0415
 
     selection = Selection(
         frozenset(arguments.project),
@@ -166,7 +166,7 @@ def _print(made: "Made") -> None:
 
 
 def _write(arguments: argparse.Namespace, made: "Made") -> int:
-    from sidecar.report.aggregate import Selection  # noqa: PLC0415
+    from sidecar.report.selection import Selection  # noqa: PLC0415
 
     if (arguments.out or "").startswith(BLOB_SCHEME):
         with steps_shown() as show:

@@ -5,26 +5,35 @@ or where a selection cuts through the day.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, get_type_hints
+from typing import Protocol
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from sidecar.report.aggregate import Selection
 from sidecar.report.balance import Balance
 from sidecar.report.columns import KEPT
 from sidecar.report.dataset import Dataset
 from sidecar.report.expressions import KEPT_COLUMNS, Times, schema
-from sidecar.report.facts import Facts, facts_of
-from sidecar.report.measures import GROUPINGS, Dimension, Measures, Row, Tables
+from sidecar.report.facts import Facts, facts_of, run_facts
+from sidecar.report.measures import GROUPINGS
+from sidecar.report.selection import Selection
 from sidecar.report.settlement import Settlement, marked, nodes_of, settle_dataset
 from sidecar.report.staging import Progress, no_progress
-from sidecar.report.sums import FINEST, SUMMED_COLUMNS, dated, finest, rolled_up, settled, whole
-from sidecar.windows import rfc3339
+from sidecar.report.sums import (
+    FINEST,
+    SUMMED_COLUMNS,
+    dated,
+    finest,
+    rolled_up,
+    settled,
+    told,
+    whole,
+)
+from sidecar.report.tables import RUN_FACTS, StoredTables
 
 
 class Engine(Protocol):
@@ -46,6 +55,10 @@ class Engine(Protocol):
         """Run an expression and yield its rows, in its order."""
         ...
 
+    def write(self, table: ir.Table, path: Path) -> None:
+        """Run an expression and write its rows as Parquet: to a file, or into a directory made there."""
+        ...
+
     def close(self) -> None:
         """Drop what was made."""
         ...
@@ -55,7 +68,7 @@ class Engine(Protocol):
 class Totals:
     """What a report rests on. `nodes` is None where only some projects were asked for."""
 
-    tables: Tables
+    tables: StoredTables
     nodes: list[Balance] | None
     facts: Facts = field(default_factory=Facts)
 
@@ -69,6 +82,7 @@ def totals(
     """
     times = _times(selection)
     steps = len(GROUPINGS) + 3
+    tables = StoredTables(dataset.resources.memory_mib, dataset.resources.directory)
     try:
         settlement = settle_dataset(dataset, times, engine)
         progress("settled", 1, steps)
@@ -77,13 +91,16 @@ def totals(
         )
         progress("added up", 2, steps)
         facts = facts_of(fine, engine)
+        engine.write(run_facts(fine), tables.path(RUN_FACTS))
         progress("factors", 3, steps)
-        tables: dict[str, tuple[Row, ...]] = {}
-        for name, keys in GROUPINGS.items():
-            tables[name] = _rows(engine, rolled_up(fine, keys), keys)
-            progress("grouped", 3 + len(tables), steps)
+        for done, (name, keys) in enumerate(GROUPINGS.items(), start=4):
+            engine.write(told(rolled_up(fine, keys), keys), tables.path(name))
+            progress("grouped", done, steps)
         nodes = None if selection.projects else nodes_of(dataset, settlement, times, engine)
-        return Totals(Tables(tables), nodes, facts)
+        return Totals(tables, nodes, facts)
+    except BaseException:
+        tables.close()
+        raise
     finally:
         engine.close()
 
@@ -187,66 +204,3 @@ def _with_kept(records: ir.Table, kept: ir.Table, *, keeps_own: bool = False) ->
         for name in KEPT
     }
     return joined.mutate(**columns).drop("kept_id", *(f"new_{name}" for name in KEPT))
-
-
-# -- rows --------------------------------------------------------------------------------------------
-
-_AS_THEY_ARE: Final = tuple(
-    name
-    for name in Measures.__dataclass_fields__
-    if not name.endswith("_utilization") and not name.startswith(("window_", "carbon_intensity_"))
-)
-
-
-_COUNTS: Final = tuple(
-    item.name for item in fields(Measures) if get_type_hints(Measures)[item.name] is int
-)
-
-
-def _rows(engine: Engine, table: ir.Table, keys: Sequence[Dimension]) -> tuple[Row, ...]:
-    rows = [
-        Row({key: row[key] for key in keys}, _measures(row))
-        for batch in engine.batches(table)
-        for row in batch.to_pylist()
-        if keys or row["start_us"] is not None or row["records"]
-    ]
-    return tuple(sorted(rows, key=_order))
-
-
-def _order(row: Row) -> tuple[float, list[tuple[bool, str]]]:
-    """Order by emissions, largest first, then by keys."""
-    keys = [
-        (value is None, f"{value:03d}" if isinstance(value, int) else str(value))
-        for value in row.keys.values()
-    ]
-    return -(row.measures.emissions_g or 0.0), keys
-
-
-def _measures(row: Mapping[str, Any]) -> Measures:
-    values = {name: row[name] for name in _AS_THEY_ARE if row[name] is not None}
-    # DuckDB adds whole numbers up in 128 bits, which come as decimals.
-    values |= {name: int(values[name]) for name in _COUNTS if name in values}
-    known = values["records"] - values["records_without_emissions"]
-    if known == values["records_without_bounds"]:
-        values |= dict.fromkeys(("emissions_low_g", "emissions_high_g"))
-    return Measures(
-        **values,
-        window_start=_time(row["start_us"]),
-        window_end=_time(row["end_us"]),
-        cpu_utilization=_mean(row["cpu_use"], row["cpu_use_weight"]),
-        gpu_utilization=_mean(row["gpu_use"], row["gpu_use_weight"]),
-        carbon_intensity_g_per_kwh=_mean(
-            row["intensity"], row["facility_energy_with_emissions_kwh"]
-        ),
-        carbon_intensity_time_weighted_g_per_kwh=_mean(
-            row["intensity_time"], row["intensity_time_weight"]
-        ),
-    )
-
-
-def _time(us: int | None) -> str | None:
-    return None if us is None else rfc3339(us / 1e6)
-
-
-def _mean(total: float | None, weight: float | None) -> float | None:
-    return None if total is None or not weight else total / weight

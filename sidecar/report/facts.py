@@ -1,13 +1,13 @@
 """What figures need beside the sums: factors, hours, budgets, runs. Made of the finest sums, dated."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import ibis.expr.types as ir
 
-from sidecar.report.figures.inputs import FactorUse, HourOfRegion, RunFacts, SubscriptionMonth
+from sidecar.report.figures.inputs import FactorUse, HourOfRegion, SubscriptionMonth
 
 if TYPE_CHECKING:
     from sidecar.report.engine import Engine
@@ -23,13 +23,12 @@ _SOURCES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """`budgets` are the latest annotation per project; `runs` by project and run id."""
+    """`budgets` are the latest annotation per project."""
 
     factors: Sequence[FactorUse] = ()
     hours: Sequence[HourOfRegion] = ()
     subscriptions: Sequence[SubscriptionMonth] = ()
-    budgets: Mapping[str, str] | None = None
-    runs: Mapping[tuple[str | None, str | None], RunFacts] | None = None
+    budgets: Mapping[str, str] = field(default_factory=dict)
 
 
 def facts_of(fine: ir.Table, engine: "Engine") -> Facts:
@@ -44,10 +43,6 @@ def facts_of(fine: ir.Table, engine: "Engine") -> Facts:
             SubscriptionMonth(**row) for row in _listed(engine, subscription_months(metered))
         ],
         budgets={row["project"]: row["budget"] for row in _listed(engine, latest_budgets(fine))},
-        runs={
-            (row.pop("project"), row.pop("run")): RunFacts(**row)
-            for row in _listed(engine, run_facts(metered))
-        },
     )
 
 
@@ -104,9 +99,9 @@ def latest_budgets(fine: ir.Table) -> ir.Table:
     return named.group_by("project").agg(budget=named.budget.argmax(named.last_start_us))
 
 
-def run_facts(metered: ir.Table) -> ir.Table:
-    """Say of each run what all its records agree on."""
-    named = metered.filter(metered.run.notnull())
+def run_facts(fine: ir.Table) -> ir.Table:
+    """Say of each run what all its records agree on: the fields of `RunFacts`."""
+    named = fine.filter(fine.run.notnull() & (fine.records > 0))
     agreed = {
         name: ibis.ifelse(named[name].nunique() == 1, named[name].max(), ibis.null("string"))
         for name in ("region", "vm_size", "gpu_model", "cpu_power_method", "gpu_method", "provider")

@@ -1,28 +1,37 @@
 """The report as files below `reports/v1/`: one JSON document, tables as CSV and Parquet, BoAmps records.
 
-Each file is replaced whole or not at all. Text of others is made safe for spreadsheets in CSV; Parquet
-and JSON hold it as it is, but for what UTF-8 cannot hold.
+Each file is replaced whole or not at all. Tables go from batch to batch, however long they are. Text of
+others is made safe for spreadsheets in CSV; Parquet and JSON hold it as it is, but for what UTF-8
+cannot hold.
 """
 
-import csv
 import io
 import json
-import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
 from sidecar.durable_file import replace_file, sync_directory
 from sidecar.exporters.spreadsheet import safe_cell
 from sidecar.report.figures.boamps import Hardware, boamps
-from sidecar.report.figures.inputs import ReportInputs, RunFacts
-from sidecar.report.figures.numbers import sound
-from sidecar.report.figures.table_columns import Cell, Column, name_of, slug_of_run, table_columns
-from sidecar.report.measures import GROUPINGS, Row, Tables
+from sidecar.report.figures.inputs import FactorUse, ReportInputs
+from sidecar.report.figures.table_columns import (
+    Computed,
+    column_names,
+    computed_columns,
+    slug_of_run,
+)
+from sidecar.report.measures import GROUPINGS, Measures
 from sidecar.report.places import MARK
+from sidecar.report.tables import ReportTables, row_schema, rows_of
 
 SUMMARY: Final = "summary.json"
 BOAMPS_DIRECTORY: Final = "boamps"
@@ -32,8 +41,6 @@ BOAMPS_FILES_MAX: Final = 500
 
 _MARKED: Final = b"Written by emissions-sidecar report: nothing in here is read as records.\n"
 
-_log = logging.getLogger(__name__)
-
 
 def write_report_files(
     directory: Path, inputs: ReportInputs, model: Mapping[str, Any]
@@ -42,7 +49,7 @@ def write_report_files(
     directory.mkdir(parents=True, exist_ok=True)
     replace_file(directory / MARK, _MARKED)
     written = [directory / MARK, write_summary(directory, model)]
-    written += write_tables(directory, inputs.tables, model)
+    written += write_tables(directory, inputs.tables, inputs.factors)
     return written + write_boamps(directory, inputs)
 
 
@@ -53,25 +60,79 @@ def write_summary(directory: Path, model: Mapping[str, Any]) -> Path:
     return path
 
 
-def write_tables(directory: Path, tables: Tables, model: Mapping[str, Any]) -> list[Path]:
+def write_tables(
+    directory: Path, tables: ReportTables, factors: Sequence[FactorUse] | None
+) -> list[Path]:
     """Write each table that has rows, and projects always; what is empty now is removed.
 
-    Without pyarrow there is no Parquet, and a warning says so. Raises OSError.
+    Raises OSError.
     """
+    total = next((row.measures for row in tables.first("total", 1)), Measures())
     written: list[Path] = []
-    kinds = (".csv", ".parquet") if _has_parquet() else (".csv",)
     for name in GROUPINGS:
-        rows = tuple(map(sound, tables.rows.get(name, ())))
-        paths = [directory / f"{name}{kind}" for kind in kinds]
-        if name == "total" or not (rows or name == "projects"):
+        paths = [directory / f"{name}.csv", directory / f"{name}.parquet"]
+        if name == "total" or not (name == "projects" or tables.count(name)):
             for path in paths:
                 path.unlink(missing_ok=True)
             continue
-        columns = table_columns(name, model["projects"])
-        for path in paths:
-            (_write_csv if path.suffix == ".csv" else _write_parquet)(path, columns, rows)
+        shape = _Shape.of(name, computed_columns(name, total, factors))
+        with _replaced(paths[0]) as text, _replaced(paths[1]) as stream:
+            _write_table(shape, tables, text, stream)
         written += paths
     return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A table as a file has it: the columns of `schema`, of which some are computed."""
+
+    table: str
+    computed: Sequence[Computed]
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, table: str, computed: Sequence[Computed]) -> "_Shape":
+        kinds = {field.name: field.type for field in row_schema(table)}
+        types = {"text": pa.string(), "number": pa.float64()}
+        kinds |= {column.name: types[column.kind] for column in computed}
+        names = column_names(table, computed)
+        return cls(table, computed, pa.schema([(name, kinds[name]) for name in names]))
+
+    def batch(self, found: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch of the table with the columns of the file."""
+        columns = {name: found[name] for name in found.schema.names}
+        if self.computed:
+            rows = list(rows_of(self.table, found))
+            for column in self.computed:
+                cells = [column.cell(row) for row in rows]
+                columns[column.name] = pa.array(cells, self.schema.field(column.name).type)
+        return pa.RecordBatch.from_arrays(
+            [columns[name] for name in self.schema.names], schema=self.schema
+        )
+
+
+def _write_table(shape: _Shape, tables: ReportTables, text: IO[bytes], stream: IO[bytes]) -> None:
+    with ExitStack() as opened:
+        cells = opened.enter_context(pa_csv.CSVWriter(text, shape.schema))
+        rows = opened.enter_context(pq.ParquetWriter(stream, shape.schema))
+        for found in tables.batches(shape.table):
+            batch = shape.batch(found)
+            rows.write_batch(batch)
+            cells.write(
+                pa.RecordBatch.from_arrays(list(map(_safe, batch.columns)), batch.schema.names)
+            )
+
+
+def _safe(column: pa.Array) -> pa.Array:
+    """Make texts safe for spreadsheets, each different one once."""
+    if not pa.types.is_string(column.type):
+        return column
+    encoded = column.dictionary_encode()
+    texts = pa.array(
+        [None if text is None else safe_cell(text) for text in encoded.dictionary.to_pylist()],
+        pa.string(),
+    )
+    return texts.take(encoded.indices)
 
 
 def write_boamps(directory: Path, inputs: ReportInputs) -> list[Path]:
@@ -97,9 +158,8 @@ def write_boamps(directory: Path, inputs: ReportInputs) -> list[Path]:
 
 
 def _boamps_records(inputs: ReportInputs) -> Iterator[tuple[str, dict[str, Any]]]:
-    unknown, hardware = RunFacts(), Hardware.of(inputs.catalogue)
-    for row in map(sound, inputs.tables.rows.get("runs", ())):
-        facts = inputs.runs.get((name_of(row, "project"), name_of(row, "run")), unknown)
+    hardware = Hardware.of(inputs.catalogue)
+    for row, facts in inputs.tables.runs():
         record = boamps(row, facts, hardware, inputs.now)
         if record is not None:
             yield slug_of_run(row), record
@@ -128,58 +188,20 @@ def _json(value: object, indent: int | None = None) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _write_csv(path: Path, columns: Sequence[Column], rows: Iterable[Row]) -> None:
-    def write(stream: IO[str]) -> None:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([column.name for column in columns])
-        for row in rows:
-            cells = (column.cell(row) for column in columns)
-            writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
-
-    _replace_text(path, write)
-
-
-def _has_parquet() -> bool:
-    try:
-        import pyarrow.parquet  # noqa: F401, PLC0415
-    except ImportError:
-        _log.warning("no Parquet tables: pyarrow is missing; install 'emissions-sidecar[report]'")
-        return False
-    return True
-
-
-def _write_parquet(path: Path, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """Write a Parquet file; a column without any value keeps its type."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    types = {"text": pa.string(), "count": pa.int64(), "number": pa.float64()}
-    arrays = {
-        column.name: pa.array([_storable(column.cell(row)) for row in rows], types[column.kind])
-        for column in columns
-    }
-    _replace(path, lambda stream: pq.write_table(pa.table(arrays), stream))
-
-
-def _storable(cell: Cell) -> Cell:
-    return cell.encode(errors="replace").decode() if isinstance(cell, str) else cell
-
-
 def _replace_text(path: Path, write: Callable[[IO[str]], None]) -> None:
-    def write_encoded(stream: IO[bytes]) -> None:
+    with _replaced(path) as stream:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
         write(text)
         text.detach()
 
-    _replace(path, write_encoded)
 
-
-def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Replace a file by what is written to a stream, all or nothing, durable on return."""
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Replace a file by what is written to a stream, all or nothing, durable in the end."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as stream:
-            write(stream)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)

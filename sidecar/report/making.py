@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from sidecar.catalogue.lookup import Catalogue
-from sidecar.report.aggregate import Selection
 from sidecar.report.arrivals import looked_up
 from sidecar.report.dataset import Dataset, Resources
 from sidecar.report.duckdb_engine import DuckDBEngine
@@ -22,6 +21,7 @@ from sidecar.report.files import write_report_files
 from sidecar.report.page.site import PROJECT_PAGES_MAX
 from sidecar.report.page.write import write_pages
 from sidecar.report.places import Place
+from sidecar.report.selection import Selection
 from sidecar.report.tracked_pods import TrackedPod
 
 EngineName = Literal["duckdb", "spark"]
@@ -59,7 +59,7 @@ class Made:
     @property
     def is_empty(self) -> bool:
         """Whether no record was of the selection."""
-        return not self.inputs.tables.rows.get("projects") and not self.inputs.nodes
+        return not self.inputs.tables.count("projects") and not self.inputs.nodes
 
     def details(self, projects: Sequence[str | None]) -> Iterator[ProjectDetails]:
         """Yield what the pages of these projects show beside the document, in this order."""
@@ -90,13 +90,12 @@ def make_report(places: Sequence[Place], asked: Asked) -> Made:
             selection=asked.selection,
             nodes=found.nodes,
             budgets=asked.budgets,
-            annotated_budgets=found.facts.budgets or {},
+            annotated_budgets=found.facts.budgets,
             factors=found.facts.factors,
             hours=found.facts.hours,
             subscriptions=found.facts.subscriptions,
             azure=asked.azure,
             pods=pods,
-            runs=found.facts.runs or {},
         )
     return Made(inputs, report_model(inputs))
 

@@ -1,7 +1,7 @@
 """What a report adds up, and along what: the rows that the engine hands to figures and pages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 Dimension = Literal[
@@ -105,16 +105,30 @@ PARTS_OF_RATES: Final = tuple(
 """What rates per run and per GPU-hour are made of: the rates are told, these are not."""
 
 
+CELL_COLUMNS: Final = (
+    "cpu_energy_kwh",
+    "ram_energy_kwh",
+    "gpu_energy_kwh",
+    "energy_kwh",
+    "facility_energy_kwh",
+    "emissions_g",
+    "emissions_low_g",
+    "emissions_high_g",
+    "embodied_g",
+    "water_l",
+    "cpu_reserved_idle_energy_kwh",
+    "gpu_reserved_idle_energy_kwh",
+    "gpu_hours",
+    "energy_measured_kwh",
+    "energy_estimated_kwh",
+    "energy_modelled_kwh",
+)
+"""Measures that are sums, and so can be added up further."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One group: its keys by dimension (None where the records name none), and its measures."""
 
     keys: Mapping[Dimension, str | int | None]
     measures: Measures
-
-
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """All tables of one report, by the names of `GROUPINGS`, largest emissions first."""
-
-    rows: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)

@@ -105,6 +105,10 @@ class SparkEngine:
             rows = self.session.sql(_sql(table)).toArrow()
         yield from rows.to_batches()
 
+    def write(self, table: ir.Table, path: Path) -> None:
+        """Run an expression and write its rows into a directory made there, in its order."""
+        self.session.sql(_sql(table)).coalesce(1).write.parquet(path.absolute().as_uri())
+
     def close(self) -> None:
         """Forget what was made; the session is its owner's."""
         for name in self._made:

@@ -7,6 +7,7 @@ changes what they are raises `sidecar.report.commits.SUMS_VERSION`.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 import ibis
@@ -16,6 +17,8 @@ import ibis.expr.types as ir
 from sidecar.report.claims import NODES_OWN
 from sidecar.report.columns import KEPT, SHARE_MAX
 from sidecar.report.expressions import Schema, known, schema, true_only
+from sidecar.report.figures.numbers import AMOUNTS, LARGEST
+from sidecar.report.measures import Measures
 from sidecar.report.settle import COMPONENTS
 
 BUDGET: Final = "emissions/budget"
@@ -58,6 +61,9 @@ ADDED: Final = (
     "intensity_time_weight",
 )  # fmt: skip
 """What is summed; `facility_energy_with_emissions_kwh` is the weight of `intensity`."""
+
+_DEFAULTS: Final = {item.name: item.default for item in fields(Measures)}
+_MEASURES: Final = tuple(_DEFAULTS)
 
 _TIMES: Final = ("start_us", "last_start_us", "end_us")
 _EXTREMES: Final = (*_TIMES, "intensity_least", "intensity_greatest")
@@ -225,3 +231,41 @@ def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:
 def _run_of_project(fine: ir.Table) -> Any:  # noqa: ANN401 - an ibis column
     """Return a text that no run of another project has."""
     return fine.project.length().cast("string") + ":" + fine.project + fine.run
+
+
+def told(rolled: ir.Table, keys: Sequence[str]) -> ir.Table:
+    """Return the measures of a table by their names (`Measures`); times in microseconds."""
+    unbounded = rolled.records - rolled.records_without_emissions == rolled.records_without_bounds
+    columns: dict[str, Any] = {
+        name: rolled[name] for name in _MEASURES if name in rolled.columns
+    } | {
+        "window_start": rolled.start_us,
+        "window_end": rolled.end_us,
+        "cpu_utilization": _mean(rolled.cpu_use, rolled.cpu_use_weight),
+        "gpu_utilization": _mean(rolled.gpu_use, rolled.gpu_use_weight),
+        "carbon_intensity_g_per_kwh": _mean(
+            rolled.intensity, rolled.facility_energy_with_emissions_kwh
+        ),
+        "carbon_intensity_time_weighted_g_per_kwh": _mean(
+            rolled.intensity_time, rolled.intensity_time_weight
+        ),
+        "emissions_low_g": ibis.ifelse(unbounded, ibis.null("float64"), rolled.emissions_low_g),
+        "emissions_high_g": ibis.ifelse(unbounded, ibis.null("float64"), rolled.emissions_high_g),
+    }
+    for name in AMOUNTS:
+        absent = ibis.null("float64") if _DEFAULTS[name] is None else 0.0
+        is_sound = true_only(columns[name].abs() <= LARGEST)
+        columns[name] = ibis.ifelse(is_sound, columns[name], absent)
+    for name in _MEASURES:
+        if _DEFAULTS[name] == 0 and name not in AMOUNTS:
+            columns[name] = known(columns[name], 0).cast("int64")
+    table = rolled.select(*keys, **{name: columns[name] for name in _MEASURES})
+    if not keys:  # of nothing, too, there is a row
+        table = table.filter((table.records > 0) | table.window_start.notnull())
+    return table.order_by(
+        ibis.desc(known(table.emissions_g)), *(ibis.asc(key, nulls_first=False) for key in keys)
+    )
+
+
+def _mean(total: Any, weight: Any) -> Any:  # noqa: ANN401 - ibis columns
+    return total / weight.nullif(0.0)

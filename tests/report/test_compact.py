@@ -15,12 +15,12 @@ import pytest
 
 from sidecar.record import to_ndjson
 from sidecar.report import compact as module
-from sidecar.report.aggregate import Selection
 from sidecar.report.compact import compact
 from sidecar.report.dataset import UNCOMMITTED, Dataset
 from sidecar.report.duckdb_engine import DuckDBEngine
 from sidecar.report.engine import totals
 from sidecar.report.places import DirectoryPlace
+from sidecar.report.selection import Selection
 from sidecar.report.source import SourceUnreadable
 from sidecar.report.stores import BlobStore, CompactionStopped, DirectoryStore
 from sidecar.segment import compressed, parcel_of

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.report.aggregate import Selection
 from sidecar.report.compact import compact
 from sidecar.report.dataset import Dataset
 from sidecar.report.duckdb_engine import DuckDBEngine
 from sidecar.report.engine import totals
 from sidecar.report.places import DirectoryPlace
+from sidecar.report.selection import Selection
 from sidecar.report.spark_engine import SparkEngine, spark_session
 from sidecar.report.stores import DirectoryStore
 from sidecar.windows import rfc3339

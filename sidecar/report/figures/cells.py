@@ -3,34 +3,17 @@
 Each is a table of `columns` and `rows`. `project` is the place of a project in the document's
 `projects`. The first `told_apart` of these have rows of their own; null is all other projects together,
 also those the document does not list. So the rows sum to the total: nothing is left out. A day is null
-where records have no time, a region where they name none.
+where records have no time, a region where they name none; bounds that are not known are the value.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.report.figures.numbers import total
-from sidecar.report.measures import Dimension, Row
+from sidecar.report.measures import CELL_COLUMNS, Dimension, Row
 
-CELL_COLUMNS: Final = (
-    "cpu_energy_kwh",
-    "ram_energy_kwh",
-    "gpu_energy_kwh",
-    "energy_kwh",
-    "facility_energy_kwh",
-    "emissions_g",
-    "emissions_low_g",
-    "emissions_high_g",
-    "embodied_g",
-    "water_l",
-    "cpu_reserved_idle_energy_kwh",
-    "gpu_reserved_idle_energy_kwh",
-    "gpu_hours",
-    "energy_measured_kwh",
-    "energy_estimated_kwh",
-    "energy_modelled_kwh",
-)
-"""The measures of a cell; all are sums."""
+if TYPE_CHECKING:
+    from sidecar.report.tables import ReportTables
 
 CELLS_MAX: Final = 40_000
 """Rows of the projects that are told apart: a hundred projects for a year."""
@@ -39,49 +22,47 @@ Cell = list[Any]
 
 
 def cells(
-    rows: Iterable[Row], keys: Sequence[Dimension], projects: Sequence[Any], most: int = CELLS_MAX
+    tables: "ReportTables",
+    table: str,
+    keys: Sequence[Dimension],
+    projects: Sequence[Any],
+    most: int = CELLS_MAX,
 ) -> dict[str, Any]:
-    """Return the table of rows that have the key `project` and these others.
+    """Return a table that has the key `project` and these others.
 
     `projects` are those of the document, the largest first.
     """
-    of_project: dict[Any, list[Row]] = {}
-    for row in rows:
-        of_project.setdefault(row.keys.get("project"), []).append(row)
-    table: list[Cell] = []
-    told_apart = 0
-    for place, project in enumerate(projects):
-        found = [_cell(place, row, keys) for row in of_project.get(project, ())]
-        if len(table) + len(found) > most:
+    rows: list[Cell] = []
+    told_apart = len(projects)
+    for place, found in itertools.groupby(tables.of(table, projects), key=lambda item: item[0]):
+        own = [_cell(place, row, keys) for _, row in found]
+        if len(rows) + len(own) > most:
+            told_apart = place
             break
-        table += sorted(found, key=lambda cell: _order(cell[1 : len(keys) + 1]))
-        told_apart += 1
-        of_project.pop(project, None)
-    others = (_cell(None, row, keys) for found in of_project.values() for row in found)
+        rows += sorted(own, key=lambda cell: in_order(cell[1 : len(keys) + 1]))
+    others = tables.others(table, keys, projects[:told_apart])
     return {
         "columns": ["project", *keys, *CELL_COLUMNS],
         "told_apart": told_apart,
-        "rows": table + _summed(others, len(keys)),
+        "rows": [*rows, *([None, *names, *amounts] for names, amounts in others)],
     }
 
 
-def _cell(place: int | None, row: Row, keys: Sequence[Dimension]) -> Cell:
-    amounts = (getattr(row.measures, name) for name in CELL_COLUMNS)
-    return [place, *(row.keys.get(key) for key in keys), *amounts]
+def _cell(place: int, row: Row, keys: Sequence[Dimension]) -> Cell:
+    return [place, *(row.keys.get(key) for key in keys), *cell_amounts(row)]
 
 
-def _summed(cells_of_others: Iterable[Cell], keys: int) -> list[Cell]:
-    """Add up the cells of equal keys."""
-    sums: dict[tuple[Any, ...], Cell] = {}
-    for cell in cells_of_others:
-        names, amounts = tuple(cell[: keys + 1]), cell[keys + 1 :]
-        known = sums.get(names)
-        sums[names] = (
-            amounts if known is None else list(map(total, zip(known, amounts, strict=True)))
-        )
-    ordered = sorted(sums.items(), key=lambda entry: _order(entry[0]))
-    return [[*names, *amounts] for names, amounts in ordered]
+def cell_amounts(row: Row) -> tuple[float | None, ...]:
+    """Return the measures of a cell; bounds that are not known are the value."""
+    measures = row.measures
+    return tuple(
+        measures.emissions_g
+        if name in ("emissions_low_g", "emissions_high_g") and getattr(measures, name) is None
+        else getattr(measures, name)
+        for name in CELL_COLUMNS
+    )
 
 
-def _order(names: Iterable[Any]) -> list[tuple[bool, Any]]:
+def in_order(names: Iterable[Any]) -> list[tuple[bool, Any]]:
+    """Return what sorts keys, those that are not known last."""
     return [(name is None, 0 if name is None else name) for name in names]

@@ -13,8 +13,8 @@ DOCUMENT_KEYS: Final = {
     "left_out": "lines that are no records, by reason",
     "sources": "where records were read from, the four numbers above, and how many came late",
     "total": "the measures of all records, with SCI, reserved-but-idle, months and month on month",
-    "projects": "a row for each project: measures, slug, share, SCI, idle, budget, months, "
-    "regions, equivalents, best region",
+    "projects": "a row for each project, the largest and those with a budget: measures, slug, share, "
+    "SCI, idle, budget, months, regions, equivalents, best region",
     "project_day_regions": "sums by project, UTC day and region, in `columns` and `rows`: `project` is "
     "a place in `projects`, the first `told_apart` of which have rows of their own; null is all others "
     "together, so that the rows sum to the total",
@@ -40,3 +40,46 @@ DOCUMENT_KEYS: Final = {
     "factors": "every source once: number, text, year, and the works it cites with licence and address",
 }
 """Keys of `summary.json`, in its order."""
+
+MEASURES: Final = {
+    "records": "windows added up (start records are not)",
+    "records_without_emissions": "of them, those whose emissions are not known",
+    "records_without_bounds": "of those whose emissions are known, those without bounds: the bounds of "
+    "the sum take the emissions themselves",
+    "records_without_embodied": "of them, those whose embodied emissions are not known",
+    "runs": "different `run_id` of a project",
+    "pods": "different pods",
+    "window_start": "start of the first window",
+    "window_end": "end of the last window",
+    "duration_s": "seconds metered, of all pods together",
+    "gap_s": "seconds not metered",
+    "cpu_energy_kwh": "CPU energy, settled: less `energy_taken_off_kwh`",
+    "ram_energy_kwh": "RAM energy",
+    "gpu_energy_kwh": "GPU energy",
+    "energy_kwh": "their sum: energy of the IT",
+    "energy_with_emissions_kwh": "`energy_kwh` of the windows whose emissions are known",
+    "facility_energy_kwh": "`energy_kwh` · PUE",
+    "facility_energy_with_emissions_kwh": "the same of the windows whose emissions are known",
+    "water_l": "water, litres",
+    "emissions_g": "g CO2e",
+    "emissions_low_g": "lower bound",
+    "emissions_high_g": "upper bound",
+    "embodied_g": "embodied emissions, not in `emissions_g`",
+    "cpu_reserved_idle_energy_kwh": "of `cpu_energy_kwh`: reserved and not used",
+    "gpu_reserved_idle_energy_kwh": "of `gpu_energy_kwh`: reserved and not used",
+    "energy_taken_off_kwh": "kWh taken off because the pods of a node claimed more than it had; the "
+    "energies above are without it",
+    "gpu_hours": "Σ over GPUs share · hours",
+    "cpu_utilization": "mean utilisation of the nodes' CPUs, weighted by duration, 0 to 1",
+    "gpu_utilization": "the same of GPUs",
+    "carbon_intensity_g_per_kwh": "mean, weighted by facility energy",
+    "carbon_intensity_time_weighted_g_per_kwh": "mean, weighted by duration",
+    "energy_measured_kwh": "`energy_kwh` that was measured",
+    "energy_estimated_kwh": "estimated: a model fed with measured use",
+    "energy_modelled_kwh": "modelled: from tables alone",
+    "energy_zone_kwh": "`energy_kwh` with an intensity of the grid zone",
+    "energy_country_kwh": "of the country",
+    "energy_world_kwh": "of the world",
+    "energy_set_kwh": "that was set",
+}
+"""Measures of the tables, in their order."""

@@ -1,12 +1,15 @@
 """What the page of a project shows and the document has no room for: all its own rows."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sidecar.report.figures.cells import CELL_COLUMNS
-from sidecar.report.figures.numbers import sound
-from sidecar.report.measures import Row, Tables
+from sidecar.report.figures.cells import cell_amounts
+from sidecar.report.measures import CELL_COLUMNS, Row
+
+if TYPE_CHECKING:
+    from sidecar.report.tables import ReportTables
 
 EXPERIMENTS_MAX: Final = 1000
 """Experiments of a project, those with most emissions; `experiments.csv` has all."""
@@ -27,31 +30,43 @@ class ProjectDetails:
     experiments_left_out: int = 0
 
 
-def project_details(tables: Tables, projects: Sequence[str | None]) -> Iterator[ProjectDetails]:
-    """Yield the details of these projects, in this order."""
-    names = ("project_day_regions", "project_hours", "experiments")
-    for project, *found in zip(
-        projects, *(_by_project(tables.rows.get(name, ()), projects) for name in names), strict=True
-    ):
-        days, hours, experiments = found
+def project_details(
+    tables: "ReportTables", projects: Sequence[str | None]
+) -> Iterator[ProjectDetails]:
+    """Yield the details of these projects, in this order; one project's rows are held at a time."""
+    days, hours, experiments = (
+        _by_place(tables, name, projects)
+        for name in ("project_day_regions", "project_hours", "experiments")
+    )
+    for place, project in enumerate(projects):
+        found = experiments(place)
         yield ProjectDetails(
             project=project,
-            days=sorted(days, key=lambda row: (row["day"] is None, row["day"] or "")),
-            hours=hours,
-            experiments=experiments[:EXPERIMENTS_MAX],
-            experiments_left_out=max(0, len(experiments) - EXPERIMENTS_MAX),
+            days=sorted(days(place), key=lambda row: (row["day"] is None, row["day"] or "")),
+            hours=hours(place),
+            experiments=found[:EXPERIMENTS_MAX],
+            experiments_left_out=max(0, len(found) - EXPERIMENTS_MAX),
         )
 
 
-def _by_project(
-    rows: Iterable[Row], projects: Sequence[str | None]
-) -> Iterator[list[dict[str, Any]]]:
-    found: dict[Any, list[dict[str, Any]]] = {}
-    for row in map(sound, rows):
-        found.setdefault(row.keys.get("project"), []).append(_mapping(row))
-    return (found.get(project, []) for project in projects)
+def _by_place(
+    tables: "ReportTables", table: str, projects: Sequence[Any]
+) -> Callable[[int], list[dict[str, Any]]]:
+    """Return what gives the rows of a project by its place; asked for one place after the other."""
+    groups = itertools.groupby(tables.of(table, projects), key=lambda item: item[0])
+    held = next(groups, None)
+
+    def rows(place: int) -> list[dict[str, Any]]:
+        nonlocal held
+        if held is None or held[0] != place:
+            return []
+        found = [_mapping(row) for _, row in held[1]]
+        held = next(groups, None)
+        return found
+
+    return rows
 
 
 def _mapping(row: Row) -> dict[str, Any]:
     keys = {str(name): key for name, key in row.keys.items()}
-    return keys | {name: getattr(row.measures, name) for name in CELL_COLUMNS}
+    return keys | dict(zip(CELL_COLUMNS, cell_amounts(row), strict=True))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.report.balance import Balance
-from sidecar.report.measures import Tables
 
 if TYPE_CHECKING:
-    from sidecar.report.aggregate import Selection
     from sidecar.report.figures.budget import Budget
     from sidecar.report.figures.reconcile import AzureExport
     from sidecar.report.read import ReadReport
+    from sidecar.report.selection import Selection
+    from sidecar.report.tables import ReportTables
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class ReportInputs:
     latest `emissions/budget` of each project, as written.
     """
 
-    tables: Tables
+    tables: "ReportTables"
     catalogue: Catalogue
     now: datetime
     read: ReadFacts = field(default_factory=ReadFacts)
@@ -163,4 +163,3 @@ class ReportInputs:
     subscriptions: Sequence[SubscriptionMonth] | None = None
     azure: "AzureExport | None" = None
     pods: PodsLookedUp | None = None
-    runs: Mapping[tuple[str | None, str | None], RunFacts] = field(default_factory=dict)

@@ -2,9 +2,12 @@
 
 Amounts are under the names of records and of `Measures`, with their units; null is not known.
 Sources are told once, in `factors`, and elsewhere by their number. Tables of projects by day and by
-hour are in cells (`sidecar.report.figures.cells`), which sum to the total.
+hour are in cells (`sidecar.report.figures.cells`), which sum to the total. The document is bounded
+whatever the report is of: of each table it has the first rows, and tells how many it leaves out; the
+CSV and Parquet files beside it have all.
 """
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
@@ -14,7 +17,7 @@ from sidecar.catalogue.names import region_key
 from sidecar.catalogue.rows import Equivalent, Region
 from sidecar.report.balance import balance_mapping
 from sidecar.report.figures.budget import Budget, budget_row
-from sidecar.report.figures.cells import CELL_COLUMNS, cells
+from sidecar.report.figures.cells import cells
 from sidecar.report.figures.citations import Citations
 from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, freshness, mix
 from sidecar.report.figures.daily import AsOf, Daily
@@ -24,39 +27,45 @@ from sidecar.report.figures.hours import what_if_hours
 from sidecar.report.figures.idle import reserved_idle
 from sidecar.report.figures.inputs import FactorUse, ReportInputs
 from sidecar.report.figures.months import month_on_month, monthly
-from sidecar.report.figures.numbers import quotient, sound
+from sidecar.report.figures.numbers import quotient
 from sidecar.report.figures.reconcile import reconciliation
 from sidecar.report.figures.sci import sci
 from sidecar.report.figures.table_columns import name_of, slug_of_project, slug_of_run
 from sidecar.report.figures.what_if_regions import Candidates, best_regions, what_if_regions
-from sidecar.report.measures import Measures, Row, Tables
+from sidecar.report.measures import CELL_COLUMNS, PARTS_OF_RATES, Dimension, Measures, Row
 from sidecar.version import VERSION
 
 SCHEMA: Final = 2
 
-ROWS_MAX: Final = 20_000
-"""Rows of each table in the document, those with most emissions; the files hold all."""
+ROWS_MAX: Final = 1000
+"""Rows of each table in the document, those with most emissions, and of projects also as many that have
+a budget; the files hold all. Of days there are all, of hours of the week as well."""
+
+REGIONS_MAX: Final = 5000
+"""Regions that are compared; Azure has about a hundred, but records may name any."""
+
+REGIONS_OF_PROJECT_MAX: Final = 100
 
 HOUR_CELLS_MAX: Final = 8_400
 """Rows of projects by hour of the week: fifty projects."""
 
-_MEASURES: Final = tuple(item.name for item in fields(Measures))
+_MEASURES: Final = tuple(item.name for item in fields(Measures) if item.name not in PARTS_OF_RATES)
 
 
 def report_model(inputs: ReportInputs) -> dict[str, Any]:
     """Return the document, in a stable order. Raises ValueError where `now` has no time zone."""
     if inputs.now.tzinfo is None:
         raise ValueError(f"now ({inputs.now}) has no time zone; give a moment in UTC")
-    tables = Tables({name: tuple(map(sound, rows)) for name, rows in inputs.tables.rows.items()})
-    return _Builder(inputs, tables).document()
+    return _Builder(inputs).document()
 
 
 @dataclass(frozen=True, slots=True)
 class _Lookups:
-    """What is looked up for each project."""
+    """What is looked up for each project; regions and days by its place among those shown."""
 
-    regions: Mapping[Any, list[Row]]
-    days: Mapping[Any, list[Row]]
+    projects: Sequence[Row]
+    regions: Mapping[int, list[Row]]
+    days: Mapping[int, list[Row]]
     days_of_all: Daily
     factors: Mapping[str, list[FactorUse]]
     equivalents: Mapping[str, Equivalent]
@@ -67,20 +76,24 @@ class _Lookups:
 class _Builder:
     """Builds one document; the parts share the citations and what is looked up often."""
 
-    def __init__(self, inputs: ReportInputs, tables: Tables) -> None:
+    def __init__(self, inputs: ReportInputs) -> None:
         self._inputs = inputs
-        self._tables = tables
+        self._tables = inputs.tables
         self._citations = Citations()
         self._regions = tuple(inputs.catalogue.regions())
         self._by_key = {region_key(region.name): region for region in self._regions}
         self._equivalents = tuple(inputs.catalogue.equivalents())
         as_of = _as_of(inputs)
         self._moment = as_of.moment
-        last = Daily.of(self._rows("days")).last_with_records
+        self._days = self._tables.first("days")
+        last = Daily.of(self._days).last_with_records
+        projects = self._projects_shown()
+        names = [row.keys.get("project") for row in projects]
         self._lookups = _Lookups(
-            regions=_by_project(self._rows("project_regions")),
-            days=_by_project(self._rows("project_days")),
-            days_of_all=Daily.of(self._rows("days"), last),
+            projects=projects,
+            regions=_by_place(self._tables.of("project_regions", names)),
+            days=_by_place(self._tables.of("project_days", names)),
+            days_of_all=Daily.of(self._days, last),
             factors=_factors_by_project(inputs.factors),
             equivalents={item.item: item for item in self._equivalents},
             candidates=Candidates.of(self._regions),
@@ -100,14 +113,20 @@ class _Builder:
             "factors": self._citations.rows(),
         }
 
-    def _rows(self, table: str) -> Sequence[Row]:
-        return self._tables.rows.get(table, ())
-
     def _shown(self, table: str) -> Sequence[Row]:
-        return self._rows(table)[:ROWS_MAX]
+        return self._tables.first(table, ROWS_MAX)
 
+    def _projects_shown(self) -> Sequence[Row]:
+        """Return the largest projects, and those of the others that have a budget."""
+        largest = self._shown("projects")
+        known = {row.keys.get("project") for row in largest}
+        budgeted = (*self._inputs.budgets, *self._inputs.annotated_budgets)
+        others = [name for name in dict.fromkeys(budgeted) if name not in known][:ROWS_MAX]
+        return [*largest, *(row for _, row in self._tables.of("projects", others))]
+
+    @functools.cached_property
     def _measures(self) -> Measures:
-        return next((row.measures for row in self._rows("total")), Measures())
+        return next((row.measures for row in self._tables.first("total", 1)), Measures())
 
     def _about(self) -> dict[str, Any]:
         read, asked = self._inputs.read, self._inputs.selection
@@ -131,11 +150,11 @@ class _Builder:
         }
 
     def _total(self) -> dict[str, Any]:
-        measures = self._measures()
+        measures = self._measures
         return {
             **_measure_row(measures),
             **_mixes(measures),
-            "projects": len(self._rows("projects")),
+            "projects": self._tables.count("projects"),
             "sci": sci(measures),
             "idle": reserved_idle(measures),
             "month_on_month": month_on_month(self._lookups.days_of_all, self._lookups.as_of),
@@ -144,35 +163,35 @@ class _Builder:
 
     def _projects(self) -> dict[str, Any]:
         """Return the projects, and their cells by day and region, and by hour of the week."""
-        whole_g = self._measures().emissions_g
-        projects = [self._project(row, whole_g) for row in self._shown("projects")]
-        names = [project["project"] for project in projects]
-        days, hours = self._rows("project_day_regions"), self._rows("project_hours")
+        tables, shown = self._tables, self._lookups.projects
+        names = [row.keys.get("project") for row in shown]
+        hours: tuple[Dimension, Dimension] = ("weekday", "hour")
         return {
-            "projects": projects,
-            "project_day_regions": cells(days, ("day", "region"), names),
-            "project_hours": cells(hours, ("weekday", "hour"), names, HOUR_CELLS_MAX),
+            "projects": [self._project(place, row) for place, row in enumerate(shown)],
+            "project_day_regions": cells(tables, "project_day_regions", ("day", "region"), names),
+            "project_hours": cells(tables, "project_hours", hours, names, HOUR_CELLS_MAX),
         }
 
-    def _project(self, row: Row, whole_g: float | None) -> dict[str, Any]:
+    def _project(self, place: int, row: Row) -> dict[str, Any]:
         """Return one project."""
-        name, measures, lookups = row.keys.get("project"), row.measures, self._lookups
+        measures, lookups = row.measures, self._lookups
         factors = lookups.factors.get(name_of(row, "project") or "", ())
-        daily = Daily.of(lookups.days.get(name, ()), lookups.days_of_all.last)
-        regions = lookups.regions.get(name, [])
+        daily = Daily.of(lookups.days.get(place, ()), lookups.days_of_all.last)
+        regions = lookups.regions.get(place, [])
         return {
-            "project": name,
+            "project": row.keys.get("project"),
             "slug": slug_of_project(row),
             **_measure_row(measures),
             **_mixes(measures),
             "factors": list(map(_factor_row, factors)),
-            "emissions_share": quotient(measures.emissions_g, whole_g),
+            "emissions_share": quotient(measures.emissions_g, self._measures.emissions_g),
             "sci": sci(measures),
             "idle": reserved_idle(measures),
             "budget": self._budget(name_of(row, "project") or "", daily),
             "month_on_month": month_on_month(daily, lookups.as_of),
             "months": monthly(daily),
-            "regions": [_region_of_project(item) for item in regions],
+            "regions": [_region_of_project(item) for item in regions[:REGIONS_OF_PROJECT_MAX]],
+            "regions_left_out": max(0, len(regions) - REGIONS_OF_PROJECT_MAX),
             "best_region": best_regions(regions, lookups.candidates),
             "equivalents": equivalent_amounts(measures, lookups.equivalents),
         }
@@ -192,16 +211,17 @@ class _Builder:
 
     def _groups(self) -> dict[str, Any]:
         """Return the other tables: their keys, measures, SCI of runs, and rows of each left out."""
-        names = ("experiments", "namespaces", "workloads", "pools", "days", "hours")
-        return {
+        names = ("experiments", "namespaces", "workloads", "pools")
+        shown = {
             "runs": [_run_row(row) for row in self._shown("runs")],
             **{name: [_group_row(row) for row in self._shown(name)] for name in names},
+            "days": list(map(_group_row, self._days)),
+            "hours": list(map(_group_row, self._tables.first("hours"))),
             "regions": [self._region_row(row) for row in self._shown("regions")],
-            "rows_left_out": {
-                name: max(0, len(self._rows(name)) - ROWS_MAX)
-                for name in ("projects", "runs", *names, "regions")
-            },
         }
+        listed = {"projects": self._lookups.projects, **shown}
+        left_out = {name: self._tables.count(name) - len(rows) for name, rows in listed.items()}
+        return {**shown, "rows_left_out": left_out}
 
     def _region_row(self, row: Row) -> dict[str, Any]:
         name = row.keys.get("region")
@@ -213,9 +233,11 @@ class _Builder:
         }
 
     def _comparisons(self) -> dict[str, Any]:
-        measures = self._measures()
+        measures = self._measures
         return {
-            "what_if_regions": what_if_regions(self._rows("regions"), self._lookups.candidates),
+            "what_if_regions": what_if_regions(
+                self._tables.first("regions", REGIONS_MAX), self._lookups.candidates
+            ),
             "what_if_hours": what_if_hours(self._inputs.hours),
             "map": self._map(),
             "equivalents": equivalents(measures, self._equivalents, self._citations),
@@ -227,7 +249,7 @@ class _Builder:
     def _map(self) -> list[dict[str, Any]]:
         used = {
             region_key(name): row.measures
-            for row in self._rows("regions")
+            for row in self._tables.first("regions", REGIONS_MAX)
             if isinstance(name := row.keys.get("region"), str)
         }
         return [self._place(region, used.get(region_key(region.name))) for region in self._regions]
@@ -252,7 +274,7 @@ class _Builder:
         }
 
     def _basis(self) -> dict[str, Any]:
-        inputs, measures = self._inputs, self._measures()
+        inputs, measures = self._inputs, self._measures
         return {
             "balance": _balance(inputs),
             "coverage": {
@@ -317,12 +339,10 @@ def _z(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _by_project(rows: Iterable[Row]) -> Mapping[Any, list[Row]]:
-    found: dict[Any, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.keys.get("project"), []).append(row)
-    for group in found.values():
-        group.sort(key=lambda row: str(row.keys.get("day", "")))
+def _by_place(rows: Iterable[tuple[int, Row]]) -> Mapping[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for place, row in rows:
+        found.setdefault(place, []).append(row)
     return found
 
 

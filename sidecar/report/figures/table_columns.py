@@ -1,20 +1,23 @@
 """The columns of tables as files: keys, measures, and what programs look for beside them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal, get_type_hints
+from typing import Final, Literal
 
+from sidecar.report.figures.coverage import LEVELS, QUALITIES
+from sidecar.report.figures.inputs import FactorUse
 from sidecar.report.figures.sci import sci
 from sidecar.report.figures.slugs import project_slug, run_slug
-from sidecar.report.measures import GROUPINGS, Dimension, Measures, Row
+from sidecar.report.measures import GROUPINGS, PARTS_OF_RATES, Dimension, Measures, Row
 
-Kind = Literal["text", "number", "count"]
-Cell = str | int | float | None
+Kind = Literal["text", "number"]
+Cell = str | float | None
 
-_HINTS: Final = get_type_hints(Measures)
-_NUMBERED: Final = ("weekday", "hour")
 _SCI: Final = ("per_run_g", "per_gpu_hour_g")
-_MIXES: Final = ("energy_kwh_by_quality", "energy_kwh_by_carbon_intensity_level")
+_MIXES: Final = (
+    ("energy_kwh_by_quality", QUALITIES),
+    ("energy_kwh_by_carbon_intensity_level", LEVELS),
+)
 _JOINED: Final = ("region", "carbon_intensity_source", "pue_source")
 
 _FIRST: Final = (
@@ -28,25 +31,37 @@ _FIRST: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column: its name, the type of its cells, and its cell of a row."""
+class Computed:
+    """A column beside keys and measures: its name, the type of its cells, and its cell of a row."""
 
     name: str
     kind: Kind
     cell: Callable[[Row], Cell]
 
 
-def table_columns(table: str, projects: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Return the columns of a table of `GROUPINGS`; `projects` are those of the report's document."""
-    columns = [_key_column(name) for name in GROUPINGS[table]]
-    columns += [_measure_column(item.name) for item in fields(Measures)]
+def computed_columns(
+    table: str, total: Measures, factors: Iterable[FactorUse] | None
+) -> list[Computed]:
+    """Return the columns that a table has beside its keys and measures.
+
+    Of the mixes there are those that have any energy in `total`.
+    """
     if table == "runs":
-        columns += [Column("slug", "text", slug_of_run), *map(_sci_column, _SCI)]
+        return [Computed("slug", "text", slug_of_run), *map(_sci_column, _SCI)]
     if table == "projects":
-        columns += [Column("slug", "text", slug_of_project), *map(_sci_column, _SCI)]
-        columns += _project_columns(projects)
-        columns.sort(key=_place)
-    return columns
+        return [
+            *(Computed("slug", "text", slug_of_project), *map(_sci_column, _SCI)),
+            *_mix_columns(total),
+            *_joined_columns(factors or ()),
+        ]
+    return []
+
+
+def column_names(table: str, computed: Sequence[Computed]) -> list[str]:
+    """Return the columns of a table in their order."""
+    measures = (item.name for item in fields(Measures) if item.name not in PARTS_OF_RATES)
+    names = [*map(str, GROUPINGS[table]), *measures, *(column.name for column in computed)]
+    return sorted(names, key=_place) if table == "projects" else names
 
 
 def name_of(row: Row, dimension: Dimension) -> str | None:
@@ -65,56 +80,45 @@ def slug_of_project(row: Row) -> str:
     return project_slug(name_of(row, "project"))
 
 
-def _place(column: Column) -> int:
-    return _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST)
+def _place(name: str) -> int:
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
-def _key_column(name: Dimension) -> Column:
-    return Column(name, "count" if name in _NUMBERED else "text", lambda row: row.keys.get(name))
-
-
-def _measure_column(name: str) -> Column:
-    hint = _HINTS[name]
-    kind: Kind = "count" if hint is int else "text" if hint == str | None else "number"
-
-    def cell(row: Row) -> Cell:
-        value: Cell = getattr(row.measures, name)
-        return value
-
-    return Column(name, kind, cell)
-
-
-def _sci_column(name: str) -> Column:
+def _sci_column(name: str) -> Computed:
     def cell(row: Row) -> Cell:
         value: float | None = sci(row.measures)[name]
         return value
 
-    return Column(f"sci_{name}", "number", cell)
+    return Computed(f"sci_{name}", "number", cell)
 
 
-def _project_columns(projects: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """Return the mixes of a project and the regions and sources of its factors, a column each."""
-    by_name = {project["project"]: project for project in projects}
-    columns = [
-        _mix_column(mix, name, by_name)
-        for mix in _MIXES
-        for name in sorted({name for project in projects for name in project[mix]})
-    ]
-    return columns + [_joined_column(name, by_name) for name in _JOINED]
+def _mix_columns(total: Measures) -> Iterable[Computed]:
+    for mix, names in _MIXES:
+        for name in sorted(names):
+            if getattr(total, f"energy_{name}_kwh"):
+                yield _mix_column(f"{mix}.{name}", f"energy_{name}_kwh")
 
 
-def _mix_column(mix: str, name: str, projects: Mapping[Any, Mapping[str, Any]]) -> Column:
+def _mix_column(name: str, measure: str) -> Computed:
     def cell(row: Row) -> Cell:
-        project = projects.get(row.keys.get("project"), {})
-        energy_kwh: float | None = project.get(mix, {}).get(name)
-        return energy_kwh
+        energy_kwh: float = getattr(row.measures, measure)
+        return energy_kwh or None
 
-    return Column(f"{mix}.{name}", "number", cell)
+    return Computed(name, "number", cell)
 
 
-def _joined_column(name: str, projects: Mapping[Any, Mapping[str, Any]]) -> Column:
+def _joined_columns(factors: Iterable[FactorUse]) -> Iterable[Computed]:
+    """Return the regions and sources of the factors of a project, joined."""
+    of_project: dict[str, list[FactorUse]] = {}
+    for item in factors:
+        of_project.setdefault(item.project, []).append(item)
+    return [_joined_column(name, of_project) for name in _JOINED]
+
+
+def _joined_column(name: str, factors: Mapping[str, Sequence[FactorUse]]) -> Computed:
     def cell(row: Row) -> Cell:
-        factors = projects.get(row.keys.get("project"), {}).get("factors", ())
-        return "; ".join(dict.fromkeys(item[name] for item in factors if item[name])) or None
+        found = factors.get(name_of(row, "project") or "", ())
+        texts = (getattr(item, name) for item in found)
+        return "; ".join(dict.fromkeys(text for text in texts if text)) or None
 
-    return Column(name, "text", cell)
+    return Computed(name, "text", cell)

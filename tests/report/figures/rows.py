@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.report.figures.inputs import ReportInputs
-from sidecar.report.measures import Measures, Row, Tables
+from sidecar.report.measures import Measures, Row
+from sidecar.report.tables import Tables
 
 NOW = datetime(2026, 11, 12, 12, tzinfo=UTC)
 CATALOGUE = Catalogue()
@@ -61,7 +62,8 @@ def day(text, emissions_g, **keys):
 
 
 def inputs(tables=None, **changes):
-    known = {"tables": Tables(tables or {}), "catalogue": CATALOGUE, "now": NOW}
+    facts = changes.pop("runs", {})
+    known = {"tables": Tables(tables or {}, facts), "catalogue": CATALOGUE, "now": NOW}
     return ReportInputs(**(known | changes))
 
 

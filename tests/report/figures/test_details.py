@@ -2,7 +2,7 @@
 
 from sidecar.report.figures import details as module
 from sidecar.report.figures.details import project_details
-from sidecar.report.measures import Tables
+from sidecar.report.tables import Tables
 from tests.report.figures.rows import day, row
 
 

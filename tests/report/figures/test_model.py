@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.report.aggregate import ProjectTotals, Selection, to_row
 from sidecar.report.balance import Balance
 from sidecar.report.figures import model as module
 from sidecar.report.figures.budget import Budget
@@ -17,6 +16,7 @@ from sidecar.report.figures.descriptions import DOCUMENT_KEYS
 from sidecar.report.figures.inputs import FactorUse, ReadFacts
 from sidecar.report.figures.model import report_model
 from sidecar.report.measures import Measures, Row
+from sidecar.report.selection import Selection
 from tests.report.figures.rows import CATALOGUE, day, inputs, report_of, row
 
 HOSTILE = [
@@ -61,12 +61,13 @@ def test_a_report_of_one_run_has_its_figures():
 
 
 def test_what_readers_of_schema_1_read_is_where_it_was():
-    before = to_row(ProjectTotals("demo"))
     model = report_model(
         inputs(report_of(), read=ReadFacts(files=3, records=4, duplicates=1, left_out={"torn": 2}))
     )
     (project,) = model["projects"]
-    assert set(before) - {"node_energy_kwh"} <= set(project)
+    assert {"project", "window_start", "records", "energy_kwh", "emissions_g", "factors"} <= set(
+        project
+    )
     assert project["energy_kwh_by_quality"] == {"estimated": 1.0}
     assert project["energy_kwh_by_carbon_intensity_level"] == {"zone": 1.0}
     assert (model["files"], model["records"], model["duplicates"], model["left_out"]) == (
@@ -215,16 +216,19 @@ def test_two_hundred_times_as_many_projects_take_no_square_of_the_time():
     assert count(400) <= 11 * count(40)
 
 
-def test_ten_thousand_projects_have_all_their_figures():
+def test_of_ten_thousand_projects_the_largest_are_told_and_those_with_a_budget():
     names = [f"p{number}" for number in range(10_000)]
     tables = {
         "total": (row(),),
         "projects": tuple(row({"project": name}) for name in names),
         "project_regions": tuple(row({"project": name, "region": "westeurope"}) for name in names),
     }
-    model = report_model(inputs(tables))
-    assert len(model["projects"]) == 10_000
-    assert len({project["slug"] for project in model["projects"]}) == 10_000
+    budgets = {"p9000": Budget(1e3), "p1": Budget(1e3), "elsewhere": Budget(1e3)}
+    model = report_model(inputs(tables, budgets=budgets))
+    told = [project["project"] for project in model["projects"]]
+    assert told == [*names[:1000], "p9000"]
+    assert model["rows_left_out"]["projects"] == 8_999
+    assert model["total"]["projects"] == 10_000
 
 
 amounts = st.none() | st.floats(allow_nan=True, allow_infinity=True)

@@ -18,7 +18,8 @@ from sidecar.report.figures.inputs import (
     ReportInputs,
 )
 from sidecar.report.figures.model import report_model
-from sidecar.report.measures import GROUPINGS, Measures, Row, Tables
+from sidecar.report.measures import GROUPINGS, Measures, Row
+from sidecar.report.tables import Tables
 
 NAMES = (
     "protein-folding", "speech-de", "weather-nowcast", "llm-pretrain", "radiology", "recsys",
