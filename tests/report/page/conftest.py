@@ -67,7 +67,7 @@ def report(tmp_path_factory) -> Report:
     return write_realistic(tmp_path_factory.mktemp("report"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open a loop of asyncio's runs in this thread
 def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
