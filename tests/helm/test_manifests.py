@@ -497,7 +497,7 @@ def test_the_export_of_azure_lies_beside_the_records_of_a_directory() -> None:
 
 @pytest.mark.parametrize("value_set", ["blob", "directory"])
 def test_the_report_comes_before_compaction_and_only_that_may_write(value_set: str) -> None:
-    first, second = report_containers("--set=report.compact=true", value_set=value_set)
+    first, second = report_containers(value_set=value_set)
     assert (first["args"][:1], second["args"][:2]) == (["report"], ["report", "compact"])
     for container, is_read_only in ((first, True), (second, False)):
         for mount in container["volumeMounts"]:
@@ -505,9 +505,14 @@ def test_the_report_comes_before_compaction_and_only_that_may_write(value_set: s
                 assert mount.get("readOnly", False) is is_read_only
 
 
+@pytest.mark.parametrize("value_set", ["blob", "directory"])
+def test_records_are_compacted_unless_told_otherwise(value_set: str) -> None:
+    assert len(report_containers(value_set=value_set)) == 2
+    assert len(report_containers("--set=report.compact=false", value_set=value_set)) == 1
+
+
 def test_an_identity_that_writes_no_report_compacts_nothing() -> None:
-    options = ("--set=report.compact=true", "--set=report.writeTo=")
-    assert len(report_containers(*options)) == 1
+    assert len(report_containers("--set=report.writeTo=")) == 1
 
 
 def test_cert_manager_renews_the_certificate_and_keeps_the_authority() -> None:
