@@ -86,6 +86,8 @@ def _asked(arguments: argparse.Namespace) -> "Asked":
         spark_master=arguments.spark_master,
         budgets=budgets,
         azure=_azure_export(arguments),
+        title=arguments.title,
+        note=arguments.note,
         **_tracked(arguments, now),
     )
 
@@ -254,6 +256,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to write, a directory or az://CONTAINER/PREFIX (default SOURCE/reports/v1; a "
         "selection, and what is read from az://, is written only there)",
+    )
+    parser.add_argument("--title", metavar="TEXT", help="name of the report [Emissions report]")
+    parser.add_argument(
+        "--note", metavar="TEXT", help="what stands at the top of its pages, such as whose it is"
     )
     _add_selection(parser)
     _add_comparisons(parser)

@@ -34,7 +34,7 @@ class Asked:
     """What a report is asked to be. `now` is its moment; `catalogue` where its factors are.
 
     `tracked` are the pods that asked to be tracked, None where Kubernetes was not asked, or did not
-    answer: `tracked_failure` says why.
+    answer: `tracked_failure` says why. `title` is the report's name, `note` stands at its top.
     """
 
     now: datetime
@@ -45,6 +45,8 @@ class Asked:
     azure: AzureExport | None = None
     tracked: Sequence[TrackedPod] | None = None
     tracked_failure: str | None = None
+    title: str | None = None
+    note: str | None = None
     resources: Resources = field(default_factory=Resources)
     catalogue: Catalogue = field(default_factory=Catalogue)
 
@@ -96,6 +98,8 @@ def make_report(places: Sequence[Place], asked: Asked) -> Made:
             subscriptions=found.facts.subscriptions,
             azure=asked.azure,
             pods=pods,
+            title=asked.title,
+            note=asked.note,
         )
     return Made(inputs, report_model(inputs))
 

@@ -338,3 +338,11 @@ def test_an_intensity_that_varies_is_named_once_with_its_range(tmp_path, capsys)
     write(tmp_path / "a.ndjson", *rows)
     main(["report", str(tmp_path)])
     assert "westeurope: 100 to 102 g/kWh, by the hour" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_report_has_the_name_and_the_note_that_are_given(volume):
+    main(["report", str(volume), "--title", "Lab <X>", "--note", "Only a test."])
+    for path in (volume / "reports" / "v1").rglob("*.html"):
+        page = path.read_text()
+        assert "Lab &lt;X&gt;" in page
+        assert "Only a test." in page

@@ -163,3 +163,5 @@ class ReportInputs:
     subscriptions: Sequence[SubscriptionMonth] | None = None
     azure: "AzureExport | None" = None
     pods: PodsLookedUp | None = None
+    title: str | None = None
+    note: str | None = None

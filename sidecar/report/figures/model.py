@@ -140,6 +140,8 @@ class _Builder:
             "schema": SCHEMA,
             "tool_version": VERSION,
             "generated_at": _z(self._inputs.now),
+            "title": self._inputs.title,
+            "note": self._inputs.note,
             "selection": {
                 "projects": sorted(asked.projects) if asked else [],
                 "since": (asked.since or None) if asked else None,
