@@ -419,12 +419,26 @@ def test_the_manifest_is_well_formed_as_far_as_can_be_told_without_a_parser() ->
 # --- faults -------------------------------------------------------------------------------------
 
 
-def test_the_table_of_faults_names_every_test_of_them_and_no_other() -> None:
-    page = (REPOSITORY / "docs/explanation/faults.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`(test_\w+)`", page))
-    written = {
+def named_tests(page: str) -> set[str]:
+    """The tests that a page of explanations names."""
+    text = (DOCS / "explanation" / page).read_text(encoding="utf-8")
+    return set(re.findall(r"`(test_\w+)`", text))
+
+
+def written_tests(directory: str) -> set[str]:
+    """The tests below a directory."""
+    return {
         name
-        for path in (REPOSITORY / "tests/faults").glob("test_*.py")
+        for path in (REPOSITORY / directory).rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
-    assert named == written
+
+
+def test_the_table_of_faults_names_every_test_of_them_and_no_other() -> None:
+    assert named_tests("faults.md") == written_tests("tests/faults")
+
+
+def test_the_threat_model_names_every_hostile_test_and_none_that_there_is_not() -> None:
+    named = named_tests("threat-model.md")
+    assert written_tests("tests/hostile") - named == set()
+    assert named - written_tests("tests") == set()

@@ -1,9 +1,14 @@
 """CSV files that somebody put beside the records: what they make of memory and disk is bounded."""
 
+import contextlib
 import io
 from dataclasses import dataclass
 
+import duckdb
+import pytest
+
 from sidecar.report import imports
+from sidecar.report.dataset import Resources, connect
 from sidecar.report.imports import TOO_MANY, parted, runs
 from sidecar.report.read import ReadReport
 from tests.hostile.budget import memory_budget
@@ -48,3 +53,14 @@ def test_long_runs_without_end_are_not_spread_over_more_hours_than_fit(monkeypat
     energies = [part.energy_kwh for part in parted(found)]
     assert len(energies) <= 2500 + 40
     assert round(sum(energies), 6) == round(40 * 0.2, 6)
+
+
+def test_the_reports_database_loads_nothing_from_afar_and_reads_nothing_of_the_program(tmp_path):
+    secret = [1]  # noqa: F841 - what a query by this name would find
+    with contextlib.closing(connect(tmp_path, Resources())) as database:
+        for name in ("autoinstall_known_extensions", "autoload_known_extensions"):
+            assert database.sql(f"SELECT current_setting('{name}')").fetchall() == [(False,)]
+        with pytest.raises(duckdb.Error):
+            database.sql("SELECT * FROM secret")
+        with pytest.raises(duckdb.Error, match="extension"):
+            database.sql("SELECT * FROM read_csv('http://127.0.0.1:1/x.csv')")
