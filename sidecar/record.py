@@ -165,8 +165,8 @@ class EmissionRecord:
     )
     carbon_intensity_kind: str | None = column(
         "observed, estimated (by its source), scheduled (by the user's file), forecast (published "
-        "before its time), carried (of an earlier hour, up to 3 h) or fallback (an average, because there was "
-        "no value for this time); null where none that varies with time was asked for"
+        "before its time), carried (of an earlier hour, up to 3 h) or fallback (an average, because "
+        "there was no value for this time); null where none that varies with time was asked for"
     )
 
 
