@@ -53,6 +53,9 @@ LAST_ANSWER_S: Final = 0.3
 FOLLOWER_LOOK_S: Final = 0.1
 """How often the end looks whether somebody is impatient, while a tracker takes the last figures."""
 
+SIDE_FILES_PERIOD_S: Final = 5.0
+"""Totals are written this often at most, however short the windows: each time costs three syncs."""
+
 HURRIED_INTERVAL_S: Final = 1.0
 """Length of the windows once the end is announced: a SIGKILL then costs at most one of them."""
 
@@ -207,6 +210,7 @@ class Agent:
         self._side_files = SideFiles(parts.settings.volume, "")
         self._run_id = parts.settings.run_id or str(uuid.uuid4())
         self._export_failures: dict[str, str] = {}
+        self._side_files_due_s = 0.0
         self._warned: set[str] = set()
         self._watchers: list[Callable[[Totals], None]] = []
         self._untold: list[EmissionRecord] = []
@@ -250,7 +254,7 @@ class Agent:
         self.outbox.append(record)
         self._take_stand()
         self._tell_followers(record)
-        self._export()
+        self._export(at_once=True)
 
     def _new_outbox(self) -> Keeping:
         if not self._parts.keeps_records:
@@ -278,7 +282,7 @@ class Agent:
             follower.finish()
         outbox, totals = self._opened()
         state = outbox.close()
-        self._export()
+        self._export(at_once=True)
         self._side_files.release()
         self._parts.identity.close()
         if self._parts.intensity is not None:
@@ -450,7 +454,7 @@ class Agent:
         self._take_stand()
         self._tell_followers(record)
         if record.event != "end":  # `close` exports once more is known
-            self._export()
+            self._export(at_once=self._hurried_s is not None)
 
     def _take_stand(self) -> None:
         _, totals = self._opened()
@@ -576,8 +580,10 @@ class Agent:
 
     # -- side files ---------------------------------------------------------------------------
 
-    def _export(self) -> None:
-        if self._parts.keeps_records:
+    def _export(self, *, at_once: bool) -> None:
+        now_s = self._parts.clock.monotonic_s()
+        if self._parts.keeps_records and (at_once or now_s >= self._side_files_due_s):
+            self._side_files_due_s = now_s + SIDE_FILES_PERIOD_S
             self._write_side_files()
         _, totals = self._opened()
         for watcher in self._watchers:

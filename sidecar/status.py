@@ -38,6 +38,9 @@ BODY_BYTES_MAX: Final = 64 * 1024
 HEAD_BYTES_MAX: Final = 32 * 1024
 """So much of a request's head is read; http.server itself would take 6 MB."""
 
+LOOK_S: Final = 0.2
+"""So often it is looked whether a request takes too long, while there is one."""
+
 END_S: Final = 1.0
 """A request that was hung up on ends at once; this long is waited for it at most."""
 
@@ -137,9 +140,7 @@ class HttpServer:
         name: str = "status",
     ) -> None:
         self._server = _Server(address, answer, bounds)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, name=name, daemon=True, args=(0.2,)
-        )
+        self._thread = threading.Thread(target=self._server.serve, name=name, daemon=True)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -158,7 +159,8 @@ class HttpServer:
     def close(self) -> None:
         """Stop answering."""
         if self._thread.ident is not None:
-            self._server.shutdown()
+            self._server.end()
+            self._thread.join()
         self._server.server_close()
 
 
@@ -292,7 +294,20 @@ class _Server(ThreadingHTTPServer):
         self._bounds = bounds
         self._begun_s: dict[socket.socket, float] = {}
         self._ended = threading.Condition()
+        self._is_over = False
         super().__init__(address, _Handler)
+
+    def serve(self) -> None:
+        """Take requests until the end. Between them nothing is looked at: each look wakes a core."""
+        while not self._is_over:
+            self.timeout = LOOK_S if self._begun_s else None
+            self.handle_request()
+            self.service_actions()
+
+    def end(self) -> None:
+        """Let `serve` return."""
+        self._is_over = True
+        _hang_up(self.socket)
 
     def server_bind(self) -> None:
         """Bind, and look no name up: where DNS is blocked, that takes many seconds."""
@@ -325,7 +340,7 @@ class _Server(ThreadingHTTPServer):
             self._ended.notify_all()
 
     def service_actions(self) -> None:
-        """Hang up on who takes too long; a byte now and then does not count. Called every 0.2 s."""
+        """Hang up on who takes too long; a byte now and then does not count."""
         with self._ended:
             for request, begun_s in self._begun_s.items():
                 if time.monotonic() - begun_s > self._bounds.request_s:
