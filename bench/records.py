@@ -109,6 +109,11 @@ KINDS: Final = (
 )  # fmt: skip
 
 
+def write_cpuinfo(kind: PodKind, proc_root: Path) -> None:
+    cpuinfo = "".join(_CPUINFO.format(cpu, kind) for cpu in range(kind.cpus))
+    (proc_root / "cpuinfo").write_text(cpuinfo)
+
+
 @dataclass
 class _Node:
     """A machine whose time and counters move when told."""
@@ -124,8 +129,7 @@ class _Node:
     @classmethod
     def made(cls, kind: PodKind, directory: Path, seed: int) -> "_Node":
         proc = ProcTree(directory / "proc", cpus=kind.cpus)
-        cpuinfo = "".join(_CPUINFO.format(cpu, kind) for cpu in range(kind.cpus))
-        (proc.root / "cpuinfo").write_text(cpuinfo)
+        write_cpuinfo(kind, proc.root)
         node = cls(kind, proc, random.Random(seed))
         node.energies_mj = [0] * kind.gpus
         node.utilization_s = [0.0] * kind.gpus
@@ -190,10 +194,14 @@ class _Gpus:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What happens to a pod: it runs, its end may be announced some seconds before it comes."""
+    """What happens to a pod: it runs, its end may be announced some seconds before it comes.
+
+    `watch` is called with the agent after each wait, and sees the seconds that have passed.
+    """
 
     hours: float
     announced_s: float = 0.0
+    watch: Callable[[Agent, float], None] | None = None
 
 
 def simulate(
@@ -216,11 +224,7 @@ def simulate(
         PodLadder((), RequestsSource(reserved)),
         clock=clock.monotonic_s,
     )
-    with FakeImds(serve({**AKS_SPOT_GPU, "vmSize": kind.vm_size})) as imds:
-        identity = _identity(directory, node.proc.root, imds.url)
-        identity.start()
-        if not identity.wait(10.0).settled:
-            raise RuntimeError("the fake IMDS has not answered in 10 s")
+    identity = identified(kind, directory, node.proc.root)
     agent = Agent(
         Parts(
             settings=settings,
@@ -234,8 +238,18 @@ def simulate(
         )
     )
     agent.open()
-    agent.close(agent.run(_waiter(node, course)))
+    agent.close(agent.run(_waiter(agent, node, course)))
     return agent
+
+
+def identified(kind: PodKind, directory: Path, proc_root: Path) -> IdentityResolver:
+    """Return who and where, found out as in a pod on AKS."""
+    with FakeImds(serve({**AKS_SPOT_GPU, "vmSize": kind.vm_size})) as imds:
+        identity = _identity(directory, proc_root, imds.url)
+        identity.start()
+        if not identity.wait(10.0).settled:
+            raise RuntimeError("the fake IMDS has not answered in 10 s")
+    return identity
 
 
 def _identity(directory: Path, proc_root: Path, imds_url: str) -> IdentityResolver:
@@ -255,14 +269,17 @@ def _identity(directory: Path, proc_root: Path, imds_url: str) -> IdentityResolv
     return IdentityResolver(config)
 
 
-def _waiter(node: _Node, course: Course) -> Waiter:
-    end_s = node.monotonic_s + course.hours * 3600
+def _waiter(agent: Agent, node: _Node, course: Course) -> Waiter:
+    begun_s = node.monotonic_s
+    end_s = begun_s + course.hours * 3600
     announced_at_s = end_s - course.announced_s if course.announced_s else float("inf")
     told = False
 
     def wait(timeout_s: float) -> Wake:
         nonlocal told
         node.run(timeout_s + node.chance.uniform(0.001, LATENESS_MAX_S))
+        if course.watch is not None:
+            course.watch(agent, node.monotonic_s - begun_s)
         if node.monotonic_s >= end_s:
             return Wake(stop="pod ended")
         if node.monotonic_s >= announced_at_s and not told:

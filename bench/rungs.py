@@ -136,7 +136,7 @@ def rungs(directory: Path) -> Iterator[list[Rung]]:
         kubelet.documents[SUMMARY_PATH] = summary(PODS)
         kubelet.documents[METRICS_PATH] = _fresh(DATA / "metrics-api" / "pod-metrics.json")
         plain = stack.enter_context(FakeKubelet())
-        plain.documents["/v1/pod"] = _answer()
+        plain.documents["/v1/pod"] = node_meter_answer()
         stack.enter_context(_processes(PROCESSES))
         http = _http(kubelet, directory, certificate)
         clock = _Clock()
@@ -219,7 +219,7 @@ def summary(pods: int) -> bytes:
     return json.dumps({"node": {"nodeName": "n", "cpu": cpu}, "pods": listed}).encode()
 
 
-def _answer() -> bytes:
+def node_meter_answer() -> bytes:
     gpus = [{**GPU, "uuid": f"GPU-{n}"} for n in range(8)]
     answer = {
         "node": "n", "pod_uid": UID, "boot": "b", "at_s": 1e9, "cpu_s": 91.25,
