@@ -19,7 +19,9 @@ from sidecar.report.columns import KEPT
 from sidecar.report.dataset import Dataset
 from sidecar.report.expressions import KEPT_COLUMNS, Times, schema
 from sidecar.report.facts import Facts, facts_of, run_facts
+from sidecar.report.figures.inputs import Moments
 from sidecar.report.measures import GROUPINGS
+from sidecar.report.moments import moments_of
 from sidecar.report.selection import Selection
 from sidecar.report.settlement import Settlement, marked, nodes_of, settle_dataset
 from sidecar.report.staging import Progress, no_progress
@@ -28,6 +30,7 @@ from sidecar.report.sums import (
     SUMMED_COLUMNS,
     dated,
     finest,
+    of_marked_runs,
     rolled_up,
     settled,
     told,
@@ -71,6 +74,7 @@ class Totals:
     tables: StoredTables
     nodes: list[Balance] | None
     facts: Facts = field(default_factory=Facts)
+    moments: Moments | None = None
 
 
 def totals(
@@ -94,10 +98,15 @@ def totals(
         engine.write(run_facts(fine), tables.path(RUN_FACTS))
         progress("factors", 3, steps)
         for done, (name, keys) in enumerate(GROUPINGS.items(), start=4):
-            engine.write(told(rolled_up(fine, keys), keys), tables.path(name))
+            table = rolled_up(fine, keys)
+            table = of_marked_runs(table) if name == "phases" else table
+            engine.write(told(table, keys), tables.path(name))
             progress("grouped", done, steps)
         nodes = None if selection.projects else nodes_of(dataset, settlement, times, engine)
-        return Totals(tables, nodes, facts)
+        moments = moments_of(
+            fine, lambda: _again(dataset, settlement, engine, (selection, times)), engine
+        )
+        return Totals(tables, nodes, facts, moments)
     except BaseException:
         tables.close()
         raise
@@ -144,6 +153,24 @@ def _finest(
     if not found:
         return engine.loaded("nothing", _empty(FINEST), FINEST)
     return found[0].union(found[1]) if len(found) > 1 else found[0]
+
+
+def _again(
+    dataset: Dataset,
+    settlement: Settlement,
+    engine: Engine,
+    asked: tuple[Selection, Times],
+) -> ir.Table | None:
+    """Return the records that were asked for, settled; None where some are there as sums only."""
+    selection, times = asked
+    if any(
+        item.sums and item.day not in settlement.days | settlement.edges for item in dataset.days
+    ):
+        return None
+    records = _records(dataset, settlement, engine)
+    if records is None:
+        return None
+    return _of_projects(records.filter(times.takes(records.start_us)), selection)
 
 
 def _of_projects(table: ir.Table, selection: Selection) -> ir.Table:

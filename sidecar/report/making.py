@@ -98,6 +98,7 @@ def make_report(places: Sequence[Place], asked: Asked) -> Made:
             subscriptions=found.facts.subscriptions,
             azure=asked.azure,
             pods=pods,
+            moments=found.moments,
             title=asked.title,
             note=asked.note,
         )

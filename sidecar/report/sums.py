@@ -39,12 +39,13 @@ SUMMED_COLUMNS: Final[Schema] = schema(
     (*_NAMES, "record_id", "run_id", "pod_key", "carbon_intensity_level", "pod_method", "event", "day",
      "start_us", "end_us", "node_key", *_PARTS, "energy_kwh", *_IN_PROPORTION, *_AS_THEY_ARE,
      "cpu_reserved_idle_energy_kwh", "gpu_reserved_idle_energy_kwh", "cpu_utilization",
-     "gpu_utilization", "carbon_intensity_g_per_kwh", "identity_source", "annotations", "gpus")
+     "gpu_utilization", "carbon_intensity_g_per_kwh", "identity_source", "annotations", "gpus",
+     "phases")
 )  # fmt: skip
 """The columns of records that are looked at, with what settling changes."""
 
 KEYS: Final = (
-    *_NAMES, "run", "pod", "level", "pue_source", "budget", "gpu_model", "has_gpus", "hours",
+    *_NAMES, "phase", "run", "pod", "level", "pue_source", "budget", "gpu_model", "has_gpus", "hours",
 )  # fmt: skip
 """What the finest sums are told apart by; `hours` are since the epoch, cheaper than day and hour."""
 
@@ -70,7 +71,9 @@ _EXTREMES: Final = (*_TIMES, "intensity_least", "intensity_greatest")
 
 _KINDS: Final[Schema] = {
     **{name: SUMMED_COLUMNS[name] for name in _NAMES},
-    **dict.fromkeys(("run", "pod", "level", "pue_source", "budget", "gpu_model"), "string"),
+    **dict.fromkeys(
+        ("phase", "run", "pod", "level", "pue_source", "budget", "gpu_model"), "string"
+    ),
     "has_gpus": "boolean",
     "hours": "int64",
     **dict.fromkeys(ADDED, "float64"),
@@ -117,7 +120,8 @@ def finest(records: ir.Table) -> ir.Table:
     nothing, whatever they say: they count for names and times alone.
     """
     named = _named(records.filter(known(records.pod_method, "") != NODES_OWN))
-    metered, begun = named.filter(named.event != "start"), named.filter(named.event == "start")
+    metered = by_phase(named.filter(named.event != "start"))
+    begun = named.filter(named.event == "start").mutate(phase=ibis.null("string"))
     summed = metered.group_by(KEYS).agg(**_added(metered), **_times(metered))
     nothing = {
         name: ibis.literal(0, "int64") if name in _COUNTED else ibis.null(kind)
@@ -125,6 +129,39 @@ def finest(records: ir.Table) -> ir.Table:
         if name not in (*KEYS, *_TIMES)
     }
     return _typed(summed).union(_typed(begun.group_by(KEYS).agg(**_times(begun)).mutate(**nothing)))
+
+
+def by_moment(records: ir.Table, step_us: int) -> ir.Table:
+    """Add settled records up by project, quality, and the step of so many microseconds they begin in."""
+    named = _named(records.filter(known(records.pod_method, "") != NODES_OWN))
+    metered = named.filter(named.event != "start").mutate(
+        moment_us=(named.start_us // step_us).cast("int64") * step_us
+    )
+    return metered.group_by("project", "quality", "moment_us").agg(**_added(metered))
+
+
+def by_phase(metered: ir.Table) -> ir.Table:
+    """Split records by the phases that were marked, by time, as `sidecar.phases.phase_shares` has it.
+
+    What is in no phase is a row of each record, too, and that one is counted (`counts`): so all sums are
+    what they were.
+    """
+    is_marked = true_only(metered.phases.length() > 0)
+    plain, marked = metered.filter(~is_marked), metered.filter(is_marked)
+    spent_s = known(marked.phases.values().sums())
+    marked = marked.mutate(
+        spent_s=spent_s, whole_s=ibis.greatest(known(marked.duration_s), spent_s)
+    )
+    none = ibis.array([ibis.null("string")])
+    split = marked.mutate(phase=marked.phases.keys().concat(none).unnest())
+    is_rest = split.phase.isnull()
+    part_s = ibis.ifelse(is_rest, split.whole_s - split.spent_s, split.phases[split.phase])
+    part = ibis.ifelse(split.whole_s > 0, part_s / split.whole_s, is_rest.cast("float64"))
+    split = split.mutate(part=part, counts=is_rest.cast("int64"))
+    split = split.mutate(**{name: split[name] * split.part for name in _SUMMED})
+    columns = (*metered.columns, "phase", "counts")
+    whole_ones = plain.mutate(phase=ibis.null("string"), counts=ibis.literal(1, "int64"))
+    return whole_ones.select(*columns).union(split.select(*columns))
 
 
 def _times(named: ir.Table) -> dict[str, Any]:
@@ -147,7 +184,7 @@ def _named(records: ir.Table) -> ir.Table:
     others = ("cpu_utilization", "gpu_utilization", "carbon_intensity_g_per_kwh")
     return records.select(
         **names,
-        **{name: records[name] for name in (*others, "event", "start_us", "end_us")},
+        **{name: records[name] for name in (*others, "event", "start_us", "end_us", "phases")},
         run=records.run_id.nullif(""),
         pod=records.pod_key,
         level=known(records.carbon_intensity_level, "set"),
@@ -182,11 +219,13 @@ def _added(metered: ir.Table) -> dict[str, Any]:
         ("high", ibis.greatest(grams, ibis.coalesce(high_g, grams))),
     ):
         columns[f"emissions_{name}_g"] = bound.sum(where=grams.notnull())
-    columns["records"] = metered.count()
-    columns["records_without_emissions"] = metered.count() - grams.count()
-    columns["records_without_embodied"] = metered.count() - metered.embodied_g.count()
-    is_unbounded = grams.notnull() & (low_g.isnull() | high_g.isnull())
-    columns["records_without_bounds"] = is_unbounded.sum()
+    columns["records"] = metered.counts.sum()
+    for name, test in (
+        ("emissions", grams.isnull()),
+        ("embodied", metered.embodied_g.isnull()),
+        ("bounds", grams.notnull() & (low_g.isnull() | high_g.isnull())),
+    ):
+        columns[f"records_without_{name}"] = known(metered.counts.sum(where=test), 0)
     return columns
 
 
@@ -228,6 +267,13 @@ def rolled_up(fine: ir.Table, keys: Sequence[str]) -> ir.Table:
     return fine.group_by(list(keys)).agg(**columns) if keys else fine.agg(**columns)
 
 
+def of_marked_runs(phases: ir.Table) -> ir.Table:
+    """Keep the runs of which any phase was marked, with what is in none of them."""
+    any_marked = phases.phase.notnull().any().over(group_by=["project", "run"])
+    marked = phases.mutate(is_marked=any_marked)
+    return marked.filter(marked.is_marked).drop("is_marked")
+
+
 def _run_of_project(fine: ir.Table) -> Any:  # noqa: ANN401 - an ibis column
     """Return a text that no run of another project has."""
     return fine.project.length().cast("string") + ":" + fine.project + fine.run
@@ -235,7 +281,8 @@ def _run_of_project(fine: ir.Table) -> Any:  # noqa: ANN401 - an ibis column
 
 def told(rolled: ir.Table, keys: Sequence[str]) -> ir.Table:
     """Return the measures of a table by their names (`Measures`); times in microseconds."""
-    unbounded = rolled.records - rolled.records_without_emissions == rolled.records_without_bounds
+    counted = rolled.records - rolled.records_without_emissions
+    unbounded = (counted > 0) & (counted == rolled.records_without_bounds)
     columns: dict[str, Any] = {
         name: rolled[name] for name in _MEASURES if name in rolled.columns
     } | {

@@ -6,6 +6,8 @@ DOCUMENT_KEYS: Final = {
     "schema": "version of this schema; 1 had `files` to `left_out`, `projects` and `balance` alone",
     "tool_version": "version of emissions-sidecar that wrote the report",
     "generated_at": "when, RFC 3339, UTC",
+    "title": "name of the report; null where none was given",
+    "note": "what stands at the top of its pages",
     "selection": "`projects`, `since` and `until` that were asked for; empty or null: all",
     "files": "files read",
     "records": "records read, each once",
@@ -19,7 +21,10 @@ DOCUMENT_KEYS: Final = {
     "a place in `projects`, the first `told_apart` of which have rows of their own; null is all others "
     "together, so that the rows sum to the total",
     "project_hours": "the same by project, weekday (0 is Monday) and hour of the day, UTC",
-    "runs": "a row for each run of a project: measures, slug, SCI, idle",
+    "runs": "a row for each run of a project: on what it ran where all its records agree, measures, "
+    "slug, SCI, idle",
+    "phases": "measures by project, run and phase, of runs of which any phase was marked; null is what was "
+    "in none, and that row alone counts records",
     "experiments": "measures by project and experiment",
     "namespaces": "measures by namespace",
     "workloads": "measures by namespace and workload",
@@ -27,6 +32,8 @@ DOCUMENT_KEYS: Final = {
     "days": "measures by day, UTC",
     "hours": "measures by weekday (0 is Monday) and hour of the day, UTC",
     "regions": "measures by Azure region",
+    "moments": "of a report of less than two days: sums by project (a place in `projects`; null is all) "
+    "and step of `step_s` seconds, in `columns` and `rows`; else null",
     "rows_left_out": "rows of each table that the document has no room for; the files have all",
     "what_if_regions": "what each region of the catalogue would have come to",
     "what_if_hours": "what each hour of the day would have come to, where intensities vary",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.report.balance import Balance
@@ -119,6 +119,17 @@ class RunFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums of a short report by project and moment: `start` (RFC 3339) and the measures of a cell.
+
+    A project of None stands for all, where there are too many to be told apart.
+    """
+
+    step_s: int
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadFacts:
     """What was read, and what was left out for which reason.
 
@@ -163,5 +174,6 @@ class ReportInputs:
     subscriptions: Sequence[SubscriptionMonth] | None = None
     azure: "AzureExport | None" = None
     pods: PodsLookedUp | None = None
+    moments: Moments | None = None
     title: str | None = None
     note: str | None = None

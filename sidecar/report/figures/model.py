@@ -8,8 +8,9 @@ CSV and Parquet files beside it have all.
 """
 
 import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from sidecar.report.figures.equivalents import equivalent_amounts, equivalents
 from sidecar.report.figures.geographies import geography_of
 from sidecar.report.figures.hours import what_if_hours
 from sidecar.report.figures.idle import reserved_idle
-from sidecar.report.figures.inputs import FactorUse, ReportInputs
+from sidecar.report.figures.inputs import FactorUse, ReportInputs, RunFacts
 from sidecar.report.figures.months import month_on_month, monthly
 from sidecar.report.figures.numbers import quotient
 from sidecar.report.figures.reconcile import reconciliation
@@ -213,9 +214,12 @@ class _Builder:
 
     def _groups(self) -> dict[str, Any]:
         """Return the other tables: their keys, measures, SCI of runs, and rows of each left out."""
-        names = ("experiments", "namespaces", "workloads", "pools")
+        names = ("phases", "experiments", "namespaces", "workloads", "pools")
         shown = {
-            "runs": [_run_row(row) for row in self._shown("runs")],
+            "runs": [
+                _run_row(row, facts)
+                for row, facts in itertools.islice(self._tables.runs(), ROWS_MAX)
+            ],
             **{name: [_group_row(row) for row in self._shown(name)] for name in names},
             "days": list(map(_group_row, self._days)),
             "hours": list(map(_group_row, self._tables.first("hours"))),
@@ -223,7 +227,24 @@ class _Builder:
         }
         listed = {"projects": self._lookups.projects, **shown}
         left_out = {name: self._tables.count(name) - len(rows) for name, rows in listed.items()}
-        return {**shown, "rows_left_out": left_out}
+        return {**shown, "moments": self._moments(), "rows_left_out": left_out}
+
+    def _moments(self) -> dict[str, Any] | None:
+        """Return the sums of a short report by moment, as a table; null where it goes by days."""
+        moments = self._inputs.moments
+        if moments is None:
+            return None
+        places = {
+            row.keys.get("project"): place for place, row in enumerate(self._lookups.projects)
+        }
+        return {
+            "step_s": moments.step_s,
+            "columns": ["project", "start", *CELL_COLUMNS],
+            "rows": [
+                [places.get(row["project"]), row["start"], *(row[name] for name in CELL_COLUMNS)]
+                for row in moments.rows
+            ],
+        }
 
     def _region_row(self, row: Row) -> dict[str, Any]:
         name = row.keys.get("region")
@@ -375,9 +396,11 @@ def _group_row(row: Row) -> dict[str, Any]:
     return {**_keys(row), **_measure_row(row.measures)}
 
 
-def _run_row(row: Row) -> dict[str, Any]:
+def _run_row(row: Row, facts: RunFacts) -> dict[str, Any]:
+    """Return a run: its sums, and on what it ran where all its records say the same."""
     return {
         **_keys(row),
+        **asdict(facts),
         "slug": slug_of_run(row),
         "project_slug": slug_of_project(row),
         **_measure_row(row.measures),
