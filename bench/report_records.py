@@ -101,7 +101,7 @@ def _records_sql(pods: int, begin: datetime) -> str:
           SELECT *, {_NOISE.format("p * 5760 + w")} AS busy, {_NOISE.format("node * 7919 + w")} AS load,
             CASE WHEN node % 50 = 0 THEN CASE WHEN slot < 4 THEN 0.2 ELSE 0.15 END ELSE 0.125 END
               AS part,
-            make_timestamp({int(begin.timestamp())} * 1000000 + w * 15000000) AS begun_at
+            make_timestamp({int(begin.timestamp()) * 1_000_000}::BIGINT + w * 15000000) AS begun_at
           FROM (SELECT p, p // 8 AS node, p % 8 AS slot, w, {begin.day} + 31 * {begin.month} AS day_number
             FROM range({pods}) AS pods(p), range({WINDOWS_A_DAY}) AS windows(w)))"""
 
