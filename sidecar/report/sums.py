@@ -135,7 +135,8 @@ def by_moment(records: ir.Table, step_us: int) -> ir.Table:
     """Add settled records up by project, quality, and the step of so many microseconds they begin in."""
     named = _named(records.filter(known(records.pod_method, "") != NODES_OWN))
     metered = named.filter(named.event != "start").mutate(
-        moment_us=(named.start_us // step_us).cast("int64") * step_us
+        moment_us=(named.start_us // step_us).cast("int64") * step_us,
+        counts=ibis.literal(1, "int64"),
     )
     return metered.group_by("project", "quality", "moment_us").agg(**_added(metered))
 
