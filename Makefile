@@ -61,10 +61,18 @@ SYSTEM_PACKAGES += qemu-system-x86       # qemu: boots a kernel with cgroup v2
 ##@ Use
 
 .PHONY: demo
-demo: $(RUNTIME) ## Meter a 30 s workload on this machine and report it
-	$(BIN)/emissions-sidecar exec --project demo --interval 5s --volume demo -- \
+demo: $(RUNTIME) ## Meter a 30 s workload on this machine and report it, beside an example; REGION=westeurope
+	$(BIN)/emissions-sidecar exec --project demo --interval 5s --volume demo $(REGION:%=--region %) -- \
 	  $(BIN)/python examples/cpu_workload.py 30
 	$(BIN)/emissions-sidecar report demo
+	@rm -rf demo-example
+	$(BIN)/python examples/fictitious_lab.py demo-example
+	@$(BIN)/emissions-sidecar report demo-example --title "Example: a fictitious lab" \
+	  --note "Example data, made up: nobody ran this." >/dev/null
+	@echo
+	@echo "Your own 30 s, metered just now:      demo/reports/v1/index.html"
+	@echo "What a lab sees (made-up example):    demo-example/reports/v1/index.html"
+	@$(if $(REGION),true,echo "This machine's region is not known unless IMDS says it: make demo REGION=westeurope")
 
 ##@ Check
 
@@ -175,7 +183,7 @@ system-deps: ## Install the system packages the tests use (Debian, Ubuntu; needs
 	  apt-get install --yes --no-install-recommends nodejs npm
 
 clean: ## Remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) .cache .coverage .coverage.* build dist *.egg-info demo
+	rm -rf $(VENV) .cache .coverage .coverage.* build dist *.egg-info demo demo-example
 
 .PHONY: help
 help: ## Show this

@@ -39,6 +39,7 @@ _GROUPS: Final = (
     ("pools", "Node pool", ("pool",)),
     ("experiments", "Experiment", ("experiment", "project")),
 )
+"""A line along which nothing has a name is not shown."""
 
 _SECTIONS: Final = (
     ("projects", "Projects"),
@@ -94,7 +95,7 @@ def index_page(site: Site) -> str:
         "groups": [
             {"id": name, "name": title, "hidden": groups[name].hidden + site.left_out(name)}
             for name, title, _ in _GROUPS
-            if groups[name].of
+            if _has_names(model, name)
         ],
         "report": embedded_json(script),
         "world": site.renderer.world,
@@ -145,6 +146,12 @@ def _group(site: Site, name: str, keys: Sequence[str]) -> Listed:
     return listed(rows(site.model, name), ("name", "of", "of_href"), cells, _GROUP_BYTES)
 
 
+def _has_names(model: Mapped, group: str) -> bool:
+    """Whether any row of a group has a name."""
+    (key,) = (keys[0] for name, _, keys in _GROUPS if name == group)
+    return any(text(row, key) for row in rows(model, group))
+
+
 def _region(name: str, names: Mapping[str, str]) -> dict[str, str]:
     return {"key": name, "name": names.get(name) or name or "not known"}
 
@@ -163,7 +170,7 @@ def _parts(site: Site, cube: Cube, names: Mapping[str, str]) -> dict[str, Any]:
     tables = downloads(site.files)
     absent = [] if known else ["budgets"]
     absent += [] if tables else ["data"]
-    absent += [] if any(rows(model, name) for name, _, _ in _GROUPS) else ["groups"]
+    absent += [] if any(_has_names(model, name) for name, _, _ in _GROUPS) else ["groups"]
     static = site.projects[:PROJECTS_WITHOUT_SCRIPT]
     total = child(model, "total")
     equivalents = view.equivalents({**total, "equivalents": model.get("equivalents")}, model)

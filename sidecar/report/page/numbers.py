@@ -8,11 +8,17 @@ __all__ = ["UNKNOWN", "energy", "mass", "mass_between", "percent", "signed_perce
 
 UNKNOWN: Final = "–"
 
+_LEAST: Final = 1e-4
+_ROUNDING: Final = 1e-9
+"""Ratios below the first are not told apart, below the second they come from rounding."""
+
 
 def percent(ratio: float | None) -> str:
     """Spell a ratio out as percent, two figures below 10 %, else three."""
     if ratio is None:
         return UNKNOWN
+    if 0 < abs(ratio) < _LEAST:
+        return "0 %" if abs(ratio) < _ROUNDING else "<0.01 %"
     return f"{amount(ratio * 100, 2 if abs(ratio) < 0.1 else 3)} %"
 
 
@@ -20,7 +26,8 @@ def signed_percent(ratio: float | None) -> str:
     """Spell a change out with its sign: `+12 %`, `−3.4 %`."""
     if ratio is None:
         return UNKNOWN
-    return f"{'+' if ratio > 0 else '−' if ratio < 0 else '±'}{percent(abs(ratio))}"
+    sign = "±" if abs(ratio) < _ROUNDING else "+" if ratio > 0 else "−"
+    return f"{sign}{percent(abs(ratio))}"
 
 
 def mass_between(low_g: float | None, high_g: float | None) -> str:

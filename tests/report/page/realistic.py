@@ -76,6 +76,7 @@ def hours_of_runs(scale: Scale, seed: int = 7) -> Iterator[Cell]:
                 "workload": f"job-{run}",
                 "pool": "gpu" if gpus else "cpu",
                 "region": region,
+                "phase": "train" if run == 0 else None,
                 "day": moment.date().isoformat(),
                 "weekday": moment.weekday(),
                 "hour": moment.hour,
@@ -161,6 +162,8 @@ def tables_of(cells: Iterable[Cell]) -> Tables:
     groups: dict[str, dict[tuple[Any, ...], _Sum]] = {name: {} for name in GROUPINGS}
     for keys, amounts in cells:
         for name, dimensions in GROUPINGS.items():
+            if name == "phases" and keys["phase"] is None:
+                continue  # of runs of which a phase was marked
             key = tuple(keys[dimension] for dimension in dimensions)
             groups[name].setdefault(key, _Sum()).add(keys, amounts)
     rows = {}

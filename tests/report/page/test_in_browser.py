@@ -545,3 +545,17 @@ def test_a_phone_chooses_from_a_list_what_to_sort_by(visit, report):
     names = page.locator(f"{PROJECTS} tbody th a").all_inner_texts()
     assert names == sorted(names)
     assert page.evaluate("document.documentElement.scrollHeight") < 14_000
+
+
+def test_lines_along_which_nothing_has_a_name_are_not_shown(visit, tmp_path):
+    groups = {"namespaces": [{"namespace": None, "energy_kwh": 1.0}],
+              "pools": [{"pool": "gpu", "energy_kwh": 1.0}]}  # fmt: skip
+    page = visit(write(tmp_path, groups).index)
+    assert page.locator("#by-pools").is_visible()
+    assert page.locator("#by-namespaces").count() == 0
+
+
+def test_one_project_alone_is_compared_with_none(visit, tmp_path):
+    page = visit(write_realistic(tmp_path, SHORT).index)
+    assert not page.locator('[data-chart="projects"]').is_visible()
+    assert page.locator(f"{PROJECTS} tbody tr").count() == 1

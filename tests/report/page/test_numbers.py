@@ -44,6 +44,14 @@ def test_an_energy_is_said_in_the_unit_that_suits_it(kwh, text):
 
 
 @pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(0.0, "0 %"), (8e-18, "0 %"), (3e-5, "<0.01 %"), (2e-4, "0.02 %"), (0.5, "50 %")],
+)
+def test_a_share_next_to_nothing_is_no_row_of_zeros(ratio, text):
+    assert numbers.percent(ratio) == text
+
+
+@pytest.mark.parametrize(
     ("ratio", "text"), [(None, "–"), (0.0, "±0 %"), (0.123, "+12.3 %"), (-0.0456, "−4.6 %")]
 )
 def test_a_change_has_a_sign(ratio, text):

@@ -10,7 +10,7 @@ export const COMPONENTS = [
 ];
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 export const INTENSITY_STEPS = [50, 150, 300, 450];
-const COLUMN_WIDEST = 44; // pixels: a report of one day is no slab
+const COLUMN_WIDEST = 52; // pixels: a report of one day is no slab
 
 const BASE_STYLE = { background: "transparent", color: "var(--text)", fontSize: "12px", fontFamily: "inherit", overflow: "visible" };
 
@@ -79,11 +79,17 @@ export function columnsOf(points, stepS) {
 
 const middle = (column) => new Date((column.start.getTime() + column.end.getTime()) / 2);
 
+// How many columns lie between the first and the last, with those that are missing.
+export function columnCount(columns) {
+  const step = columns[0].end - columns[0].start;
+  return Math.max(1, Math.round((columns.at(-1).end - columns[0].start) / step));
+}
+
 // The axis of time: as wide as its columns need and no wider; ticks where columns begin.
 function timeAxis(columns, width, stepS) {
   const [first, last] = [columns[0].start, columns.at(-1).end];
   const step = columns[0].end - columns[0].start;
-  const count = Math.max(1, Math.round((last - first) / step));
+  const count = columnCount(columns);
   const plotWidth = Math.min(width, 64 + Math.max(count * COLUMN_WIDEST, 150));
   const most = Math.max(2, Math.floor((plotWidth - 56) / (stepS ? 72 : 62)));
   const ticks = [];
@@ -119,7 +125,7 @@ export function energyOverTime(columns, { width, per, stepS }) {
   return plot({
     ariaLabel: `Energy per ${per} and component`,
     ariaDescription: `Stacked columns, one a ${per}: GPU at the bottom, then CPU, then RAM. The table below has the numbers.`,
-    width: plotWidth, height: width < 480 ? 210 : 260, marginLeft: 48, marginRight: 16, marginTop: 28, x,
+    width: plotWidth, height: width < 480 ? 210 : 240, marginLeft: 48, marginRight: 16, marginTop: 28, x,
     y: { label: `${unit} per ${per}`, grid: true, labelArrow: "none", ticks: 5, nice: true },
     color: { type: "identity" },
     marks: [
@@ -139,7 +145,7 @@ export function emissionsOverTime(columns, { width, per, stepS }) {
   return plot({
     ariaLabel: `Emissions per ${per}`,
     ariaDescription: `Columns, one a ${per}; a thin line spans the lower to the upper bound. The table below has the numbers.`,
-    width: plotWidth, height: width < 480 ? 200 : 220, marginLeft: 48, marginRight: 16, marginTop: 28, x,
+    width: plotWidth, height: width < 480 ? 210 : 240, marginLeft: 48, marginRight: 16, marginTop: 28, x,
     y: { label: `${unit} CO₂e per ${per}`, grid: true, labelArrow: "none", ticks: 5, nice: true },
     marks: [
       Plot.rect(known, { x1: "start", x2: "end", y1: 0, y2: (row) => row.emissions_g / size, fill: "var(--accent)", ...INSET }),

@@ -28,9 +28,15 @@ export const mass = (grams) => (grams === 0 ? "0 g" : scaled(grams, MASSES_G));
 export const energy = (kwh) => (kwh === 0 ? "0 Wh" : scaled(kwh, ENERGIES_KWH));
 
 export function percent(ratio) {
-  return ratio === null || ratio === undefined || !Number.isFinite(ratio)
-    ? UNKNOWN
-    : `${amount(ratio * 100, Math.abs(ratio) < 0.1 ? 2 : 3)} %`;
+  if (ratio === null || ratio === undefined || !Number.isFinite(ratio)) return UNKNOWN;
+  const size = Math.abs(ratio);
+  if (size > 0 && size < 1e-4) return size < 1e-9 ? "0 %" : "<0.01 %"; // the first comes from rounding
+  return `${amount(ratio * 100, size < 0.1 ? 2 : 3)} %`;
+}
+
+export function signedPercent(ratio) {
+  if (ratio === null || ratio === undefined) return UNKNOWN;
+  return `${Math.abs(ratio) < 1e-9 ? "±" : ratio > 0 ? "+" : "−"}${percent(Math.abs(ratio))}`;
 }
 
 export function range(low, high, unit) {

@@ -3,7 +3,7 @@ import * as charts from "./charts.js";
 import * as cubes from "./cube.js";
 import { all, byId, element, reference, simpleTable } from "./dom.js";
 import { startFilters } from "./filters.js";
-import { amount, durationText, energy, mass, percent, range, UNKNOWN } from "./numbers.js";
+import { amount, durationText, energy, mass, percent, range, signedPercent, UNKNOWN } from "./numbers.js";
 import { startSections } from "./sections.js";
 import { sortableTable } from "./table.js";
 import { startTabs } from "./tabs.js";
@@ -142,6 +142,8 @@ function drawProjects(rows, projectsTable) {
     more.textContent = parts.join(" ");
   }
   projectsTable?.update(rows);
+  const figure = document.querySelector('[data-chart="projects"]')?.closest("figure");
+  if (figure) figure.hidden = projectCount() === 1; // nothing to compare
 }
 
 const measured = (start) => [
@@ -180,10 +182,12 @@ function drawTime(filters) {
   const per = stepS ? durationText(stepS) : columns[0]?.period.length === 7 ? "month" : "day";
   const nothing = () => empty("No records in this selection.");
   const options = (width) => ({ width, per, stepS });
+  // Few columns make narrow charts: both in one line.
+  byId("time-charts").classList.toggle("narrow", columns.length > 0 && charts.columnCount(columns) <= 12);
   chart("energy-days", (width) => (columns.length ? charts.energyOverTime(columns, options(width)) : nothing()));
   chart("emissions-days", (width) => (columns.length ? charts.emissionsOverTime(columns, options(width)) : nothing()));
   const steps = byId("time-steps");
-  if (steps) steps.textContent = stepS ? `All of it within hours: one column ${/^\d/.test(per) ? "for" : "a"} ${per} (UTC).` : `One column a ${per} (UTC).`;
+  if (steps) steps.textContent = `One column ${/^\d/.test(per) ? "for every" : "a"} ${per} (UTC).`;
   table("days", `Per ${per}`, ["Time (UTC)", "Emissions", "Bounds", "Energy", "GPU", "CPU", "RAM"], columns.map((row) => [
     row.named, mass(row.emissions_g), bounds(row), energy(row.energy_kwh), energy(row.gpu_energy_kwh), energy(row.cpu_energy_kwh), energy(row.ram_energy_kwh)]));
 }
@@ -266,12 +270,11 @@ function drawWhatIf() {
   if (!rows?.length) return;
   const own = report.total.emissions_g;
   const change = (row) => (own && row.emissions_g !== null ? (row.emissions_g - own) / own : null);
-  const signed = (ratio) => (ratio === null ? UNKNOWN : `${ratio > 0 ? "+" : "−"}${percent(Math.abs(ratio))}`);
   const open = rows.filter((row) => row.emissions_g !== null && !row.is_restricted);
   const shown = [...open.slice(0, 10), ...open.slice(10).filter((row) => row.is_used), ...open.slice(-1)];
   const bars = [...new Map(shown.map((row) => [row.key, row])).values()]
     .sort((a, b) => a.emissions_g - b.emissions_g)
-    .map((row) => ({ key: row.key, name: row.name, value: row.emissions_g, low: row.emissions_low_g, high: row.emissions_high_g, colour: row.is_used ? "--accent-strong" : "--accent", note: signed(change(row)) }));
+    .map((row) => ({ key: row.key, name: row.name, value: row.emissions_g, low: row.emissions_low_g, high: row.emissions_high_g, colour: row.is_used ? "--accent-strong" : "--accent", note: signedPercent(change(row)) }));
   const line = own ? { value: own, text: `as it was run: ${mass(own)}` } : null;
   chart("what-if", (width) => charts.rankedBars(bars, { width, line, title: "The same work in other regions", description: "Emissions of the same IT energy in other Azure regions, the lowest first, beside what it was. The table below lists every region." }));
   const host = document.querySelector('[data-table="what-if"]');
@@ -280,7 +283,7 @@ function drawWhatIf() {
     { name: "Region", value: (row) => row.name, text: (row) => row.name + (row.is_restricted ? " (restricted access)" : "") },
     { name: "Emissions", value: (row) => row.emissions_g, text: (row) => mass(row.emissions_g), number: true, main: true },
     { name: "Saved", value: (row) => (row.emissions_g === null ? null : own - row.emissions_g), text: (row) => (own && row.emissions_g !== null ? mass(own - row.emissions_g) : UNKNOWN), number: true },
-    { name: "Change", value: change, text: (row) => signed(change(row)), number: true },
+    { name: "Change", value: change, text: (row) => signedPercent(change(row)), number: true },
     { name: "Bounds", value: (row) => row.emissions_low_g, text: (row) => bounds(row), number: true },
     { name: "Grid, g/kWh", value: (row) => row.intensity, node: (row) => withSource(`${amount(row.intensity)}${row.year ? ` (${row.year})` : ""}`, row.intensity_source), number: true },
     { name: "PUE", value: (row) => row.pue, node: (row) => withSource(amount(row.pue), row.pue_source), number: true },
