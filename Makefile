@@ -76,7 +76,7 @@ demo: $(RUNTIME) ## Meter a 30 s workload on this machine and report it, beside 
 
 ##@ Check
 
-.PHONY: test lint types imports unit conservation coverage
+.PHONY: test lint types imports unit conservation soak coverage
 test: $(DEV) ## Everything: lint, types, imports, tests and the coverage floor
 	@$(MAKE) --keep-going lint types imports unit
 
@@ -99,6 +99,14 @@ conservation: $(DEV) ## Conservation over 120,000 random nodes and histories, 10
 .PHONY: security
 security: $(DEV) $(SECURITY) helm ## Bandit, checkov, hadolint and pip-audit: code, chart, Dockerfile, pins (25 s)
 	$(BIN)/python scripts/check_security.py .cache/security/bin .cache/helm/4/helm
+
+soak: export SEED ?= 1
+soak: export HOURS ?= 4
+soak: export PODS ?= 50
+soak: export SPEED ?= 60
+soak: export TIMES ?= 1
+soak: $(DEV) azurite ## Random faults on a fast clock, as root; SEED=1 HOURS=4 PODS=50 SPEED=60 TIMES=1 (as many faults)
+	$(BIN)/python -m pytest -s tests/faults/test_soak.py $(ARGS)
 
 coverage: $(DEV) ## Coverage of the last run, line by line, in .cache/coverage/index.html
 	$(BIN)/coverage html --fail-under 0 --directory .cache/coverage
@@ -125,6 +133,7 @@ bench: $(DEV) $(KOPF) $(FOOTPRINT) ## Footprint and slow-down; cost of shipping,
 	$(BIN)/python -m bench.rungs
 	$(BIN)/python -m bench.node_meter
 	$(BIN)/python -m bench.tracker
+	$(BIN)/python -m bench.fleet
 
 kopf: $(KOPF) ## Install kopf in an environment of its own: what the webhook is measured beside
 
