@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ def growth(days: float, **variables: str) -> Growth:
 
 def lived(days: float) -> Growth:
     """Let so many days pass in this process."""
-    watched = _Watched()
+    watched = _Watched(days)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=memory_directory()) as directory:
         far = Path(directory) / "far"
         far.mkdir()
@@ -87,9 +88,11 @@ def lived(days: float) -> Growth:
 class _Watched:
     """Scrapes an agent, and notes the memory of this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, days: float) -> None:
         self._again_s = 0.0
-        self._seen_mib: list[float] = []
+        # All of it there from the start: what notes the growth must not grow.
+        self._seen_mib = array("d", bytes(8 * (int(days * 86400 / SCRAPE_S) + 2)))
+        self._count = 0
 
     def __call__(self, agent: Agent, passed_s: float) -> None:
         if passed_s < self._again_s:
@@ -98,11 +101,12 @@ class _Watched:
         standing, state = agent.standing, agent.state()
         energy = energy_samples(standing) if standing else ()
         prometheus_text((*energy, *(samples(state) if state else ())))
-        self._seen_mib.append(_own_mib())
+        self._seen_mib[self._count] = _own_mib()
+        self._count += 1
 
     def mib(self, begin: float, end: float) -> float:
-        count = len(self._seen_mib)
-        return median(self._seen_mib[int(count * begin) : int(count * end) + 1])
+        seen = self._seen_mib[: self._count]
+        return median(seen[int(self._count * begin) : int(self._count * end) + 1])
 
 
 def _own_mib() -> float:

@@ -103,7 +103,7 @@ def _peers(stack: ExitStack, directory: Path) -> tuple[list[Peer], list[str]]:
         urls.append(f"http://127.0.0.1:{port}/metrics")
         return "--listen", f"127.0.0.1:{port}"
 
-    ships = _to_a_collector(stack, directory)
+    ships = to_a_collector(stack, directory)
     peers = [
         sidecar(f"sidecar, {name}", directory / name, *flags, *ships, *listening())
         for name, flags in (
@@ -124,7 +124,8 @@ def _peers(stack: ExitStack, directory: Path) -> tuple[list[Peer], list[str]]:
     return peers, urls
 
 
-def _to_a_collector(stack: ExitStack, directory: Path) -> tuple[str, ...]:
+def to_a_collector(stack: ExitStack, directory: Path) -> tuple[str, ...]:
+    """Start a collector; return the flags of a sidecar that ships there."""
     collector = stack.enter_context(FakeCollector())
     collector.callers[TOKEN] = Caller(pod_uid=POD["POD_UID"])
     token = directory / "token"
@@ -190,7 +191,7 @@ class Starts:
 def starts(directory: Path, times: int) -> list[Starts]:
     """Start each so many times, turn by turn."""
     with ExitStack() as stack:
-        ships = _to_a_collector(stack, directory)
+        ships = to_a_collector(stack, directory)
         made = {
             "sidecar": lambda place: sidecar("sidecar", place, "--interval", "1s", *ships),
             "codecarbon, start() and stop()": tracker,
