@@ -444,7 +444,7 @@ class World(contextlib.AbstractContextManager["World"]):
         disk = slot.disk
         if disk is not None and not _is_read_only(disk.path):
             disk.fill(leave_bytes=event.how)
-            self.after(event.lasts_s, disk.free)
+            self.after(event.lasts_s, lambda: _is_read_only(disk.path) or disk.free())
 
     def _start_read_only(self, event: Event, slot: Slot) -> None:
         disk = slot.disk
@@ -453,7 +453,7 @@ class World(contextlib.AbstractContextManager["World"]):
         slot.boot.kill(self.clock.now_s)
         _remount(disk.path, "ro")
         self._start_later(1.0, slot)
-        self.after(event.lasts_s, lambda: _remount(disk.path, "rw"))
+        self.after(event.lasts_s, lambda: _make_writable(disk))
 
     def _cut(self, event: Event, slot: Slot) -> None:
         slot.boot.tell("cut")
@@ -526,8 +526,7 @@ class World(contextlib.AbstractContextManager["World"]):
         self.api.release()
         for slot in self.slots:
             if slot.disk is not None:
-                _remount(slot.disk.path, "rw")
-                slot.disk.free()
+                _make_writable(slot.disk)
             self.give_token(slot)
 
         def is_well() -> bool:
@@ -584,6 +583,12 @@ def _all_have_receipts(slot: Slot) -> bool:
 
 def _is_read_only(path: Path) -> bool:
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _make_writable(disk: SmallDisk) -> None:
+    """Also what has filled it is gone: that cannot be removed before."""
+    _remount(disk.path, "rw")
+    disk.free()
 
 
 def _remount(path: Path, mode: str) -> None:
