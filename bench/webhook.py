@@ -5,7 +5,7 @@
 Both are processes of their own, serve https with the same certificate, and get the same reviews of
 three pods over kept connections, turn by turn. kopf runs as in an operator, from its HTTP server to
 its answer, but for what it asks a cluster: no API is discovered, no memory kept. In the open loop a
-request is due every 5 ms, however long others take; its latency counts from then. In the closed loop
+request is due every 2 ms, however long others take; its latency counts from then. In the closed loop
 each connection asks again as soon as it is answered.
 """
 
@@ -28,6 +28,7 @@ from typing import Any, Final
 from bench.figures import Figure, percentile, table
 from bench.load import request_bytes
 from bench.machine import this_machine
+from bench.peers import image_variables
 from bench.servers import cpu_s, resident_mib
 from tests.e2e.commands import ROOT, environment
 from tests.fakes.azurite import Certificate
@@ -46,7 +47,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="of each loop and round")
-    parser.add_argument("--per-s", type=int, default=200, help="requests per second, open loop")
+    parser.add_argument("--per-s", type=int, default=500, help="requests per second, open loop")
     parser.add_argument("--kopf-python", type=Path, default=KOPF_PYTHON, help="Python with kopf")
     parser.add_argument("--json", action="store_true", help="figures for programs")
     given = parser.parse_args()
@@ -112,7 +113,8 @@ def kopf_name(python: Path) -> str:
 
 @contextmanager
 def _running(command: Sequence[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(command, env=environment(), cwd=ROOT)
+    env = environment(**image_variables("services"))
+    process = subprocess.Popen(command, env=env, cwd=ROOT)
     try:
         yield process
     finally:

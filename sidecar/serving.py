@@ -6,6 +6,7 @@ needs some seconds to notice), then what is in flight is finished.
 """
 
 import asyncio
+import asyncio.sslproto
 import contextlib
 import hashlib
 import json
@@ -35,6 +36,10 @@ _log = logging.getLogger(__name__)
 _STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
 _HANDSHAKE_S: Final = 5.0
 _GOODBYE_S: Final = 2.0
+_TLS_BUFFER_BYTES: Final = 32 * 1024
+"""What a connection reads at a time, held by each as long as it is open; a TLS record has 16 KiB.
+asyncio's own is 256 KiB: with some thousand idle connections a GiB."""
+
 _OTHER_DESCRIPTORS: Final = 256
 """File descriptors kept for other things than connections of callers."""
 
@@ -139,6 +144,8 @@ class Service:
     def run(self) -> None:
         """Serve until the end. Raises SettingsError where address or certificate cannot be used."""
         tls = _Tls(self._serving.tls) if self._serving.tls else None
+        # There is no way but for all loops of the process.
+        asyncio.sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES
         with contextlib.closing(_listening_socket(self._serving)) as listening:
             try:
                 with asyncio.Runner(loop_factory=_Loop) as runner:

@@ -1,10 +1,12 @@
 """Serving: health, TLS that follows its files, bounded connections, an end that cuts nothing."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import ssl
 import threading
+import tracemalloc
 
 import pytest
 import requests
@@ -307,6 +309,27 @@ def test_new_handshakes_get_a_new_certificate_and_open_connections_stay(
         until(lambda: shown_by(served) == second.cert_file.read_text())
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b" 200 " in read_one(connection)
+
+
+def test_an_idle_connection_over_tls_holds_little_memory(serve, certificates, files) -> None:
+    served = serve(tls=files)
+    context = ssl.create_default_context(cafile=str(certificates[0].cert_file))
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> None:
+            plain = stack.enter_context(served.connected())
+            secure = context.wrap_socket(plain, server_hostname="localhost")
+            connection = stack.enter_context(secure)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in read_one(connection)
+
+        connect()  # what is loaded once
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for _ in range(20):
+            connect()
+        held_bytes, _ = tracemalloc.get_traced_memory()
+    assert held_bytes < 20 * 100 * 1024  # by either side of each
 
 
 def test_a_new_certificate_that_does_not_fit_its_key_is_told_once_and_not_used(
