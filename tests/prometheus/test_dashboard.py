@@ -99,7 +99,8 @@ def unanswered(cluster: Cluster) -> list[str]:
     for title, legend, expr in queries():
         answer = cluster.prometheus.ask(expr)
         if legend in EMPTY_WHERE_ALL_IS_WELL:
-            assert not answer, (title, answer)
+            if answer:  # on a slow machine segments may wait at first
+                missing.append(f"{title} [{legend}]: {answer}, where all is well")
         elif not any(math.isfinite(value) for _, value in answer):
             missing.append(f"{title} [{legend}]: {answer} to {expr}")
     return missing
