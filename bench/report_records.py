@@ -62,12 +62,13 @@ def made(root: Path, fleet: Fleet) -> Iterator[tuple[str, float, float]]:
 def _compact(root: Path, staged: Path, day: date) -> None:
     """Compact one day that lies there as reading raw files leaves it."""
     store = DirectoryStore(DirectoryPlace(root))
-    dataset = Dataset._begun(Resources(directory=root))
+    dataset = Dataset._begun(Resources(directory=root))  # noqa: SLF001 - what reading does, without it
     try:
         dataset.read([store.where])
-        if dataset._staging is None:
+        staging = dataset._staging  # noqa: SLF001
+        if staging is None:
             raise RuntimeError("nothing was read")
-        dataset._staging.parts.append(staged)
+        staging.parts.append(staged)
         closed_before = (day + timedelta(days=1)).isoformat()
         _Work(store, COMPACTED, dataset, closed_before).done()
     finally:
@@ -102,7 +103,8 @@ def _records_sql(pods: int, begin: datetime) -> str:
             CASE WHEN node % 50 = 0 THEN CASE WHEN slot < 4 THEN 0.2 ELSE 0.15 END ELSE 0.125 END
               AS part,
             make_timestamp({int(begin.timestamp()) * 1_000_000}::BIGINT + w * 15000000) AS begun_at
-          FROM (SELECT p, p // 8 AS node, p % 8 AS slot, w, {begin.day} + 31 * {begin.month} AS day_number
+          FROM (SELECT p, p // 8 AS node, p % 8 AS slot, w,
+              {begin.day} + 31 * {begin.month} AS day_number
             FROM range({pods}) AS pods(p), range({WINDOWS_A_DAY}) AS windows(w)))"""
 
 
@@ -127,7 +129,8 @@ _METHOD: Final = (
 
 _TEXTS: Final = {
     "schema": "1",
-    "record_id": "'6d0c1f4e-8e0f-4a8e-' || lpad(p::VARCHAR, 8, '0') || '.b' || day_number || '.' || (w + 1)",
+    "record_id": "'6d0c1f4e-8e0f-4a8e-' || lpad(p::VARCHAR, 8, '0') || '.b' || day_number || '.' "
+    "|| (w + 1)",
     "tool_version": "'0.2.0'",
     "project": "'project-' || lpad((p % 40)::VARCHAR, 3, '0')",
     "experiment": "'trial-' || (p % 5)",

@@ -30,7 +30,7 @@ PARQUET: Final = ".parquet"
 LAYOUT: Final = 1
 """Version of what commits and parts look like."""
 
-SUMS_VERSION: Final = 1
+SUMS_VERSION: Final = 2
 """Of the sums that are stored; those of another version are made anew from the records."""
 
 COMMIT_BYTES_MAX: Final = 64 * 1024**2

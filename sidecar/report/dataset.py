@@ -318,8 +318,9 @@ class _Vanished(Exception):  # noqa: N818 - a state of affairs
 
 def connect(directory: Path, resources: Resources) -> duckdb.DuckDBPyConnection:
     """Open DuckDB in bounded memory; what does not fit goes to disk. It loads nothing from afar."""
+    # The limit is of its buffers: what it allocates beside them comes on top.
     options: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{resources.memory_mib}MiB",
+        "memory_limit": f"{resources.memory_mib * 5 // 6}MiB",
         "temp_directory": str(directory / "spilled"),
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,

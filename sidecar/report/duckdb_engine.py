@@ -23,6 +23,8 @@ class DuckDBEngine:
 
     connection: duckdb.DuckDBPyConnection
     _made: dict[str, str] = field(default_factory=dict)
+    _paths: list[Path] = field(default_factory=list)
+    _number: int = 0
 
     def scanned(self, name: str, paths: Sequence[Path], columns: Mapping[str, str]) -> ir.Table:
         """Return files of Parquet as a table of these columns (ibis types by name)."""
@@ -30,9 +32,13 @@ class DuckDBEngine:
         return self._new("VIEW", name, read_sql(paths, kinds), columns)
 
     def stored(self, name: str, table: ir.Table) -> ir.Table:
-        """Run an expression and keep what it gives."""
+        """Run an expression and keep what it gives, on disk: tables in memory would fill it."""
+        self._number += 1
+        path = self._directory() / f"{name}-{self._number}.parquet"
+        self._copy(table, path, "lz4")
         columns = {column: str(kind) for column, kind in table.schema().items()}
-        return self._new("TABLE", name, _sql(table), columns)
+        self._paths.append(path)
+        return self.scanned(name, [path], columns)
 
     def loaded(self, name: str, rows: pa.Table, columns: Mapping[str, str]) -> ir.Table:
         """Make a table of rows from Python."""
@@ -51,14 +57,26 @@ class DuckDBEngine:
 
     def write(self, table: ir.Table, path: Path) -> None:
         """Run an expression and write its rows to a file of Parquet, in its order."""
-        query = f"COPY ({_sql(table)}) TO {quoted_text(path)}"
-        self.connection.execute(f"{query} (FORMAT parquet, COMPRESSION zstd)")
+        self._copy(table, path, "zstd")
 
     def close(self) -> None:
         """Drop what was made."""
         for name, kind in self._made.items():
             self.connection.execute(f'DROP {kind} IF EXISTS "{name}"')
         self._made.clear()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        self._paths.clear()
+
+    def _copy(self, table: ir.Table, path: Path, compression: str) -> None:
+        self.connection.execute(
+            f"COPY ({_sql(table)}) TO {quoted_text(path)} (FORMAT parquet, COMPRESSION {compression})"
+        )
+
+    def _directory(self) -> Path:
+        """Return where the dataset lies on this machine: where DuckDB may spill to."""
+        ((spilled,),) = self.connection.sql("SELECT current_setting('temp_directory')").fetchall()
+        return Path(spilled).parent
 
     def _new(self, kind: str, name: str, query: str, columns: Mapping[str, str]) -> ir.Table:
         self.connection.execute(f'CREATE OR REPLACE {kind} "{name}" AS {query}')

@@ -30,6 +30,7 @@ _TYPES: Final = {
     "DOUBLE": "float64",
     "BIGINT": "int64",
     "MAP(VARCHAR, VARCHAR)": "map<string, string>",
+    "MAP(VARCHAR, DOUBLE)": "map<string, float64>",
 }
 _ALL: Final = {
     **{item.name: _TYPES.get(item.sql_type, "") for item in COLUMNS},

@@ -8,6 +8,7 @@ Dimension = Literal[
     "project",
     "experiment",
     "run",
+    "phase",
     "namespace",
     "workload",
     "pool",
@@ -22,6 +23,7 @@ GROUPINGS: Final[Mapping[str, tuple[Dimension, ...]]] = {
     "projects": ("project",),
     "experiments": ("project", "experiment"),
     "runs": ("project", "run"),
+    "phases": ("project", "run", "phase"),
     "namespaces": ("namespace",),
     "workloads": ("namespace", "workload"),
     "pools": ("pool",),
@@ -33,7 +35,11 @@ GROUPINGS: Final[Mapping[str, tuple[Dimension, ...]]] = {
     "hours": ("weekday", "hour"),
     "project_hours": ("project", "weekday", "hour"),
 }
-"""The tables of a report by name, and what each is grouped by. Days and hours are UTC; 0 is Monday."""
+"""The tables of a report by name, and what each is grouped by. Days and hours are UTC; 0 is Monday.
+
+`phases` has the runs of which any phase was marked; None is what is in none of them, and that row alone
+counts records.
+"""
 
 
 @dataclass(frozen=True, slots=True)

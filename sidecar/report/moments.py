@@ -53,11 +53,11 @@ def moments_of(
     by_project = found["projects"] <= PROJECTS_MAX
     if rows is None:
         table = metered.mutate(moment_us=metered.hours * 3_600_000_000)
-        return Moments(3600, tuple(_rows(engine, _grouped(table, by_project=by_project))))
+        return _moments(engine, 3600, _grouped(table, by_project=by_project))
     longest = next(_listed(engine, rows.agg(longest=rows.duration_s.max())), {}).get("longest")
     step_s = step_for(span_s, longest or 0.0)
     table = by_moment(rows, step_s * 1_000_000)
-    return Moments(step_s, tuple(_rows(engine, _grouped(table, by_project=by_project))))
+    return _moments(engine, step_s, _grouped(table, by_project=by_project))
 
 
 def step_for(span_s: float, window_s: float) -> int:
@@ -76,10 +76,17 @@ def _grouped(table: ir.Table, *, by_project: bool) -> ir.Table:
     return named.group_by("project", "moment_us").agg(**sums).order_by("moment_us", "project")
 
 
-def _rows(engine: "Engine", table: ir.Table) -> Iterator[Mapping[str, Any]]:
-    for row in _listed(engine, table):
-        start = rfc3339(row.pop("moment_us") / 1e6)
-        yield {"project": row.pop("project"), "start": start.replace(".000Z", "Z"), **row}
+def _moments(engine: "Engine", step_s: int, table: ir.Table) -> Moments | None:
+    """Return the rows; None where a record tells no time, so that they would not sum to the total."""
+    rows = list(_listed(engine, table))
+    if any(row["moment_us"] is None for row in rows):
+        return None
+    return Moments(step_s, tuple(map(_named, rows)))
+
+
+def _named(row: dict[str, Any]) -> Mapping[str, Any]:
+    start = rfc3339(row.pop("moment_us") / 1e6)
+    return {"project": row.pop("project"), "start": start.replace(".000Z", "Z"), **row}
 
 
 def _listed(engine: "Engine", table: ir.Table) -> Iterator[dict[str, Any]]:

@@ -158,11 +158,15 @@ def _settle_node(
         ids.append(record.record_id)
         grams.append(_grams_per_kwh(record))
     for number in store.node_numbers():
+        days: dict[str, Balance] = {}
         for stretch in settle(store.of_node(number)):
             _keep(stretch, ids, settlement.kept)
             if _takes(times, stretch.start_s):
-                known = [grams[item.row] for item in stretch.claims]
-                settlement.found.append(_balance_row(key, nodes.names[number], stretch, known))
+                day = rfc3339(math.floor(stretch.start_s))[:10]
+                balance = days.setdefault(day, Balance(nodes.names[number]))
+                known = [amount for item in stretch.claims if (amount := grams[item.row]) >= 0]
+                balance.add_stretch(stretch, math.fsum(known) / len(known) if known else None)
+        settlement.found += [_balance_row(key, day, balance) for day, balance in days.items()]
 
 
 def _grams_per_kwh(record: EmissionRecord) -> float:
@@ -185,17 +189,12 @@ def _takes(times: Times, start_s: float) -> bool:
     return times.until_us is None or start_us < times.until_us
 
 
-def _balance_row(
-    key: str, node: str, stretch: Stretch, grams_per_kwh: Sequence[float]
-) -> Mapping[str, Any]:
-    known = [grams for grams in grams_per_kwh if not math.isnan(grams)]
-    balance = Balance(node)
-    balance.add_stretch(stretch, math.fsum(known) / len(known) if known else None)
+def _balance_row(key: str, day: str, balance: Balance) -> Mapping[str, Any]:
     unallocated = balance.unallocated_energy_kwh
     return {
         "node_key": key,
-        "node_name": node,
-        "day": rfc3339(stretch.start_s)[:10],
+        "node_name": balance.node,
+        "day": day,
         "start_s": balance.start_s,
         "end_s": balance.end_s,
         "node_kwh": balance.node_energy_kwh,

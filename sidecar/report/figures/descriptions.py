@@ -23,8 +23,8 @@ DOCUMENT_KEYS: Final = {
     "project_hours": "the same by project, weekday (0 is Monday) and hour of the day, UTC",
     "runs": "a row for each run of a project: on what it ran where all its records agree, measures, "
     "slug, SCI, idle",
-    "phases": "measures by project, run and phase, of runs of which any phase was marked; null is what was "
-    "in none, and that row alone counts records",
+    "phases": "measures by project, run and phase, of runs of which any phase was marked; null is what "
+    "was in none, and that row alone counts records",
     "experiments": "measures by project and experiment",
     "namespaces": "measures by namespace",
     "workloads": "measures by namespace and workload",

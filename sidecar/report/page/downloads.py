@@ -8,6 +8,7 @@ TABLES: Final = (
     ("projects", "One row a project"),
     ("experiments", "One row an experiment"),
     ("runs", "One row a run"),
+    ("phases", "Runs by phase, where a program marked any"),
     ("namespaces", "One row a namespace"),
     ("workloads", "One row a workload (Job, Deployment …)"),
     ("pools", "One row a node pool"),

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from sidecar.amounts import amount, energy, mass
+from sidecar import amounts
+from sidecar.amounts import amount
 
 __all__ = ["UNKNOWN", "energy", "mass", "mass_between", "percent", "signed_percent"]
 
@@ -13,13 +14,27 @@ _ROUNDING: Final = 1e-9
 """Ratios below the first are not told apart, below the second they come from rounding."""
 
 
+_NO_BREAK: Final = "\u00a0"
+"""Between a number and its unit: no line breaks there."""
+
+
+def mass(grams: float | None) -> str:
+    """Spell a mass given in grams out: `1.84 t`."""
+    return amounts.mass(grams).replace(" ", _NO_BREAK)
+
+
+def energy(kwh: float | None) -> str:
+    """Spell an energy given in kWh out: `12.3 MWh`."""
+    return amounts.energy(kwh).replace(" ", _NO_BREAK)
+
+
 def percent(ratio: float | None) -> str:
     """Spell a ratio out as percent, two figures below 10 %, else three."""
     if ratio is None:
         return UNKNOWN
     if 0 < abs(ratio) < _LEAST:
-        return "0 %" if abs(ratio) < _ROUNDING else "<0.01 %"
-    return f"{amount(ratio * 100, 2 if abs(ratio) < 0.1 else 3)} %"
+        return f"{'0' if abs(ratio) < _ROUNDING else '<0.01'}{_NO_BREAK}%"
+    return f"{amount(ratio * 100, 2 if abs(ratio) < 0.1 else 3)}{_NO_BREAK}%"
 
 
 def signed_percent(ratio: float | None) -> str:

@@ -4,17 +4,21 @@ from typing import Final
 
 from sidecar.amounts import amount
 from sidecar.report.page import contexts, view
-from sidecar.report.page.numbers import energy, percent
-from sidecar.report.page.reading import NAMELESS, Mapped, number, ratio, text
+from sidecar.report.page.numbers import energy, mass, percent
+from sidecar.report.page.reading import NAMELESS, Mapped, key_of, number, ratio, rows, text, total
 from sidecar.report.page.site import Site
 
-_SECTIONS: Final = (
+_SECTIONS: Final[tuple[tuple[str, str], ...]] = (
     ("headline", "Emissions"),
     ("where", "Where and when"),
     ("components", "Components"),
+    ("phases", "Phases"),
     ("coverage", "Trust"),
     ("sources", "Sources"),
 )
+
+_ROUNDING: Final = 1e-6
+"""Phases whose energies do not sum to the run's are not all that there are."""
 
 _HARDWARE: Final = (
     ("Region", "region"),
@@ -36,21 +40,48 @@ def run_page(site: Site, place: int) -> str:
     equivalents: list[dict[str, object]] = []
     name = text(row, "run", NAMELESS)
     slug = site.run_pages[place]
+    phases = _phases(model, row)
     shown = contexts.common(model, row, cited)
     shown |= {
         "title": f"{name} · {contexts.report_name(model)}",
         "name": name,
-        "sections": list(_SECTIONS),
+        "sections": [one for one in _SECTIONS if phases or one[0] != "phases"],
         "reserved": _reserved(row),
         "used": _used(row),
         "project": text(row, "project", NAMELESS),
         "project_href": site.project_href(project_place, "../"),
         "place": _place(row, project),
         "components": contexts.component_rows(row),
+        "phases": phases,
         "boamps": f"../boamps/{slug}.json" if f"boamps/{slug}.json" in site.files else "",
         "factors": site.sources.entries(contexts.cited_numbers(cited, equivalents)),
     }
     return site.renderer.page("run", "plain", shown)
+
+
+def _phases(model: Mapped, run: Mapped) -> list[dict[str, str]]:
+    """Return what each phase used; none where none was marked, or the document has no room for all."""
+    keys = key_of(run, "project"), key_of(run, "run")
+    found = [
+        phase
+        for phase in rows(model, "phases")
+        if (key_of(phase, "project"), key_of(phase, "run")) == keys
+    ]
+    whole_kwh = number(run, "energy_kwh")
+    told_kwh = total([number(phase, "energy_kwh") for phase in found])
+    if not whole_kwh or told_kwh is None or abs(told_kwh - whole_kwh) > _ROUNDING * whole_kwh:
+        return []
+    return [
+        {
+            "name": text(phase, "phase", "in no phase"),
+            "time": view.duration(number(phase, "duration_s")),
+            "energy": energy(number(phase, "energy_kwh")),
+            "share": percent(ratio(number(phase, "energy_kwh"), whole_kwh)),
+            "emissions": mass(number(phase, "emissions_g")),
+        }
+        for phase in found
+        if key_of(phase, "phase") is not None or number(phase, "energy_kwh")
+    ]
 
 
 def _reserved(run: Mapped) -> dict[str, str] | None:

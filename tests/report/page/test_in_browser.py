@@ -536,7 +536,7 @@ def test_a_report_of_seconds_goes_by_seconds(visit, tmp_path):
     assert "Wh per 5 s" in axis
     page.locator("#time details summary").click()
     assert page.locator('[data-table="days"] tbody tr').count() == 6
-    assert "0.01 Wh" in page.locator('[data-table="days"]').inner_text()
+    assert energy(1e-5) in page.locator('[data-table="days"]').inner_text()
 
 
 def test_a_phone_chooses_from_a_list_what_to_sort_by(visit, report):

@@ -17,21 +17,21 @@ function scaled(value, steps) {
   if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN;
   // 0.9995: what would round to 1,000 is said in the next unit.
   const step = steps.find(([size]) => Math.abs(value) >= size * 0.9995) ?? steps.at(-1);
-  return `${amount(value / step[0])} ${step[1]}`.replace("-", "−");
+  return `${amount(value / step[0])}\u00a0${step[1]}`.replace("-", "−"); // no line breaks before a unit
 }
 
 const MASSES_G = [[1e9, "kt"], [1e6, "t"], [1e3, "kg"], [1, "g"], [1e-3, "mg"]];
 // No mWh: it is one letter from a billion times more.
 const ENERGIES_KWH = [[1e6, "GWh"], [1e3, "MWh"], [1, "kWh"], [1e-3, "Wh"]];
 
-export const mass = (grams) => (grams === 0 ? "0 g" : scaled(grams, MASSES_G));
-export const energy = (kwh) => (kwh === 0 ? "0 Wh" : scaled(kwh, ENERGIES_KWH));
+export const mass = (grams) => (grams === 0 ? "0\u00a0g" : scaled(grams, MASSES_G));
+export const energy = (kwh) => (kwh === 0 ? "0\u00a0Wh" : scaled(kwh, ENERGIES_KWH));
 
 export function percent(ratio) {
   if (ratio === null || ratio === undefined || !Number.isFinite(ratio)) return UNKNOWN;
   const size = Math.abs(ratio);
-  if (size > 0 && size < 1e-4) return size < 1e-9 ? "0 %" : "<0.01 %"; // the first comes from rounding
-  return `${amount(ratio * 100, size < 0.1 ? 2 : 3)} %`;
+  if (size > 0 && size < 1e-4) return size < 1e-9 ? "0\u00a0%" : "<0.01\u00a0%"; // the first comes from rounding
+  return `${amount(ratio * 100, size < 0.1 ? 2 : 3)}\u00a0%`;
 }
 
 export function signedPercent(ratio) {
