@@ -337,6 +337,13 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
+def _is_readable(connection: socket.socket) -> bool:
+    """Whether it was closed, or something comes that nobody asked for."""
+    poll = select.poll()  # select() knows no descriptor beyond 1023
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def _is_listening(listener: socket.socket) -> bool:
     return bool(listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
@@ -378,7 +385,7 @@ class _Connection:
 
     def upstream(self) -> _Stream:
         """The connection to the far side, made when needed: it may have closed an idle one."""
-        if self._upstream is not None and select.select([self._upstream.socket], [], [], 0)[0]:
+        if self._upstream is not None and _is_readable(self._upstream.socket):
             self._upstream.socket.close()
             self._upstream = None
         if self._upstream is None:

@@ -300,6 +300,8 @@ class World(contextlib.AbstractContextManager["World"]):
     def start(self, slot: Slot) -> None:
         """Start the pod's next process; its machine's clock is as it was left."""
         number = len(slot.boots)
+        if number:
+            slot.boot.commands.close()
         offset_s = slot.boot.noted("wall_offset_s", slot.boot.about.wall_offset_s) if number else 0
         about = About(
             uid=slot.uid,
