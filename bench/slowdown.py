@@ -118,10 +118,8 @@ def measured(wanted: Wanted, place: Path, core: int) -> list[Pairs]:
             for result in results:
                 volume = place / f"{result.loop}-{result.interval}-{number}"
                 flags = ("--interval", result.interval, *ships)
-                add_pair(
-                    result,
-                    _Turn(volume, flags, wanted.seconds, core, is_with_first=bool(number % 2)),
-                )
+                turn = _Turn(volume, flags, wanted.seconds, core)
+                add_pair(result, turn, with_first=number % 2 > 0)
     return results
 
 
