@@ -8,6 +8,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 from sidecar.carbon.intensity import Level
@@ -170,12 +171,16 @@ class EmissionRecord:
     )
 
 
+_COLUMNS: Final = tuple(item.name for item in fields(EmissionRecord))
+_GPU_COLUMNS: Final = tuple(item.name for item in fields(GpuRecord))
+_values: Final = attrgetter(*_COLUMNS)
+_gpu_values: Final = attrgetter(*_GPU_COLUMNS)
+
+
 def to_mapping(record: EmissionRecord) -> dict[str, Any]:
     """Return the record as JSON types, in the order of the schema."""
-    row = {item.name: getattr(record, item.name) for item in fields(record)}
-    row["gpus"] = [
-        {item.name: getattr(gpu, item.name) for item in fields(gpu)} for gpu in record.gpus
-    ]
+    row = dict(zip(_COLUMNS, _values(record), strict=True))
+    row["gpus"] = [dict(zip(_GPU_COLUMNS, _gpu_values(gpu), strict=True)) for gpu in record.gpus]
     row["phases"] = None if record.phases is None else dict(record.phases)
     return row
 
