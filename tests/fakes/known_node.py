@@ -6,6 +6,7 @@ exact to the microjoule. Memory has its watts per GiB.
 """
 
 import random
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ class KnownNode:
     memory_gib: int = 32
 
     def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+        """Of the files: other pods of this node may be in other threads."""
         self.proc = ProcTree(self.root / "proc", cpus=self.cpus)
         self.powercap = PowercapTree(self.root / "sys")
         total_kib = self.memory_gib * 1024**2
@@ -115,12 +118,14 @@ class _Meter(NodeMeter):
         return False  # its counters never wrap
 
     def sample(self) -> None:
-        self._come_to_now()
-        super().sample()
+        with self._node.lock:
+            self._come_to_now()
+            super().sample()
 
     def read(self, *, gpus: bool = True) -> NodeReading:
-        self._come_to_now()
-        return super().read(gpus=gpus)
+        with self._node.lock:
+            self._come_to_now()
+            return super().read(gpus=gpus)
 
     def _come_to_now(self) -> None:
         self._now_s = self._real_s()
