@@ -298,7 +298,11 @@ class Agent:
         return totals
 
     def flush(self) -> RunSoFar:
-        """Close the open window now; only in the thread that meters. Returns the run with it."""
+        """Close the open window and write the totals now; only in the thread that meters.
+
+        Returns the run with it.
+        """
+        self._side_files_due_s = 0.0
         self._close_window(is_tick=False)
         return self._run_of(self._opened()[1])
 
@@ -583,7 +587,8 @@ class Agent:
     def _export(self, *, at_once: bool) -> None:
         now_s = self._parts.clock.monotonic_s()
         if self._parts.keeps_records and (at_once or now_s >= self._side_files_due_s):
-            self._side_files_due_s = now_s + SIDE_FILES_PERIOD_S
+            if self._sequence:  # the first window's totals do not wait for the start's period
+                self._side_files_due_s = now_s + SIDE_FILES_PERIOD_S
             self._write_side_files()
         _, totals = self._opened()
         for watcher in self._watchers:

@@ -344,6 +344,32 @@ def test_the_summary_is_the_sum_of_the_windows(make_agent, machine, tmp_path):
     assert summary["window_start"] == rows[0]["window_start"]
 
 
+def windows_told(tmp_path):
+    return json.loads((tmp_path / "volume" / "summary.json").read_text())["windows"]
+
+
+def test_short_windows_write_the_totals_with_the_first_and_then_each_5_s(
+    make_agent, machine, tmp_path
+):
+    agent = make_agent(interval="1s")
+    agent.open()
+    told = []
+    for _ in range(12):
+        agent.run(ticks(machine, 1.0))
+        told.append(windows_told(tmp_path))
+    assert told == [1] * 5 + [6] * 5 + [11] * 2
+    assert (tmp_path / "volume" / "emissions.csv").exists()
+
+
+def test_a_flush_writes_the_totals_whenever_the_last_were_written(make_agent, machine, tmp_path):
+    agent = make_agent(interval="1s")
+    agent.open()
+    agent.run(ticks(machine, 1.0, 1.0, 0.5))
+    assert windows_told(tmp_path) == 1
+    agent.flush()
+    assert windows_told(tmp_path) == 3
+
+
 def test_a_run_without_an_id_gets_one_and_keeps_it(make_agent, machine, tmp_path):
     run_through(make_agent(), machine, "full", "full")
     (run_id,) = {row["run_id"] for row in records(tmp_path)}

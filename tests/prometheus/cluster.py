@@ -149,6 +149,7 @@ class _Parts:
             CollectorProcess(
                 self.api, self.directory, "--backend", "directory", "--log-format", "json",
                 "--transport-directory", self.directory / "stored",
+                "--node-meter-account", "emissions/default",
             ),
         )  # fmt: skip
 
