@@ -409,9 +409,8 @@ def test_what_hangs_does_not_pile_up(shipping, proxy):
         undelivered(transport, parcel(sequence), timeout_s=0.2)
         hanging = [t for t in set(threading.enumerate()) - before if t.name == "blob-request"]
         assert len(hanging) <= 8
-        if len(proxy.requests) == seen:
-            break
-    assert seen >= 8
+        if len(hanging) == 8 and len(proxy.requests) == seen:
+            break  # none is sent beside them
 
 
 def test_a_body_cut_in_the_middle_leaves_no_blob(shipping, proxy):
