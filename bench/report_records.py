@@ -3,19 +3,21 @@
 Pods meter every 15 s, eight to a node, each with a GPU of it. On one node of fifty the pods find their
 shares by methods that mix, and claim more than the node had: there settling has to cut. Each day is made
 as reading raw files would leave it, and then goes through `sidecar.report.compact`: what is reported is
-laid out, settled and verified as any other dataset.
+laid out, settled and verified as any other dataset. Of many days the first ones go that way; the others
+are those again, moved by whole days, with ids and runs of their own: as compaction would have left them.
 """
 
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from sidecar.report.columns import COLUMNS, derived_sql
-from sidecar.report.compact import _Work
+from sidecar.report.commits import Commit, Part, Sums
+from sidecar.report.compact import _sha256, _Work
 from sidecar.report.dataset import Dataset, Resources, connect
 from sidecar.report.places import DirectoryPlace
 from sidecar.report.staging import quoted_text
@@ -45,18 +47,21 @@ class Fleet:
         return self.pods * self.days * WINDOWS_A_DAY
 
 
-def made(root: Path, fleet: Fleet) -> Iterator[tuple[str, float, float]]:
-    """Make the days of a fleet below a directory; yields each with seconds to make and to compact it."""
+def made(root: Path, fleet: Fleet, compacted_days: int) -> Iterator[tuple[str, float | None]]:
+    """Make the days of a fleet below a directory; yields each, with its seconds if it was compacted."""
     root.mkdir(parents=True, exist_ok=True)
     for number in range(fleet.days):
         day = FIRST_DAY + timedelta(days=number)
+        if number >= compacted_days:
+            _move_day(root, number % compacted_days, number)
+            yield day.isoformat(), None
+            continue
         staged = root / "staged.parquet"
-        begun = time.perf_counter()
         _write_day(staged, fleet, day)
         written = time.perf_counter()
         _compact(root, staged, day)
         staged.unlink()
-        yield day.isoformat(), written - begun, time.perf_counter() - written
+        yield day.isoformat(), time.perf_counter() - written
 
 
 def _compact(root: Path, staged: Path, day: date) -> None:
@@ -90,6 +95,106 @@ def _write_day(path: Path, fleet: Fleet, day: date) -> None:
         shutil.rmtree(directory)
 
 
+# -- days that are moved -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """From the day of a number to that of another: what changes in each kind of file, as SQL."""
+
+    source: int
+    target: int
+
+    @property
+    def day(self) -> date:
+        """The day that is made."""
+        return FIRST_DAY + timedelta(days=self.target)
+
+    @property
+    def _us(self) -> int:
+        return (self.target - self.source) * 86_400_000_000
+
+    def _renamed(self, column: str) -> str:
+        """Return SQL for a name that ends in, or has in it, the number of the day."""
+        old, new = (_number_of(FIRST_DAY + timedelta(days=n)) for n in (self.source, self.target))
+        return f"regexp_replace({column}, '([-.]b?){old}(\\.|$)', '\\1{new}\\2') AS {column}"
+
+    def _later(self, *columns: str, unit_us: int = 1) -> str:
+        return ", ".join(f"{name} + {self._us // unit_us} AS {name}" for name in columns)
+
+    def of_part(self) -> str:
+        """Return what replaces the columns of records."""
+        at = "make_timestamp({} + {})"
+        times = ", ".join(
+            f"{_TIME.format(at.format(f'{name}_us', self._us))} AS window_{name}"
+            for name in ("start", "end")
+        )
+        names = ", ".join(map(self._renamed, ("record_id", "boot", "run_id")))
+        days = self.target - self.source
+        return (
+            f"{names}, {times}, '{self.day}' AS day, (weekday + {days}) % 7 AS weekday, "
+            f"{self._later('start_us', 'end_us')}, "
+            f"{self._later('start_s', 'until_s', unit_us=1_000_000)}"
+        )
+
+    def of_sums(self) -> str:
+        """Return what replaces the columns of sums."""
+        return (
+            f"{self._renamed('run')}, {self._later('hours', unit_us=3_600_000_000)}, "
+            f"{self._later('start_us', 'last_start_us', 'end_us')}"
+        )
+
+    def of_balances(self) -> str:
+        """Return what replaces the columns of balances."""
+        return f"'{self.day}' AS day, {self._later('start_s', 'end_s', unit_us=1_000_000)}"
+
+
+def _move_day(root: Path, source: int, target: int) -> None:
+    """Make a day of one that is compacted, and commit it."""
+    base, move = root / COMPACTED, _Move(source, target)
+    name = f"commits/commit-{source + 1:08d}.json"
+    given = Commit.of_json((base / name).read_bytes(), f"{COMPACTED}{name}")
+    if given.sums is None:
+        raise RuntimeError(f"{name} has no sums")
+    directory = root / "moving"
+    directory.mkdir()
+    connection = connect(directory, Resources())
+
+    def moved(old: str, changes: str) -> tuple[str, str]:
+        new = directory / "moved.parquet"
+        connection.execute(
+            f"COPY (SELECT * REPLACE ({changes}) FROM read_parquet({quoted_text(base / old)}, "
+            f"hive_partitioning = false)) TO {quoted_text(new)} "
+            "(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"
+        )
+        sha256, folder = _sha256(new), old.partition("/")[0]
+        name = f"{folder}/month={move.day:%Y-%m}/part-{move.day}-{sha256[:16]}.parquet"
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        new.rename(base / name)
+        return name, sha256
+
+    def moved_part(part: Part) -> Part:
+        name, sha256 = moved(part.name, move.of_part())
+        ((ids,),) = connection.execute(
+            "SELECT CAST(bit_xor(md5_number(record_id)) AS VARCHAR) "
+            f"FROM read_parquet({quoted_text(base / name)})"
+        ).fetchall()
+        return replace(part, name=name, sha256=sha256, ids=ids, day=f"{move.day}")
+
+    try:
+        commit = Commit(
+            target + 1,
+            f"{move.day}",
+            tuple(map(moved_part, given.parts)),
+            moved(given.balances, move.of_balances())[0],
+            Sums(moved(given.sums.name, move.of_sums())[0], given.sums.version),
+        )
+    finally:
+        connection.close()
+        shutil.rmtree(directory)
+    (base / commit.name).write_bytes(commit.to_json())
+
+
 def _records_sql(pods: int, begin: datetime) -> str:
     """Return SQL of a day's records, with the columns of the schema in their order."""
     texts = dict(_TEXTS)
@@ -104,8 +209,13 @@ def _records_sql(pods: int, begin: datetime) -> str:
               AS part,
             make_timestamp({int(begin.timestamp()) * 1_000_000}::BIGINT + w * 15000000) AS begun_at
           FROM (SELECT p, p // 8 AS node, p % 8 AS slot, w,
-              {begin.day} + 31 * {begin.month} AS day_number
+              {_number_of(begin)} AS day_number
             FROM range({pods}) AS pods(p), range({WINDOWS_A_DAY}) AS windows(w)))"""
+
+
+def _number_of(day: date) -> int:
+    """Return a number that is in the names of a day's processes and runs."""
+    return day.day + 31 * day.month
 
 
 def _absent(sql_type: str) -> str:

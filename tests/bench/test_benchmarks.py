@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 import bench
@@ -13,7 +15,9 @@ from bench.days import lived
 from bench.figures import Figure, percentile, table
 from bench.peers import image_variables
 from bench.records import KINDS, Course, simulate
+from bench.report_records import COMPACTED, Fleet, made
 from bench.slowdown import student_t
+from sidecar.report.commits import Commit
 from tests.e2e.commands import PATIENCE_S, ROOT, environment
 
 MODULES = sorted(path.stem for path in Path(bench.__file__).parent.glob("[a-z]*.py"))
@@ -50,6 +54,38 @@ def test_a_window_is_timed_under_a_clock_that_jumps(case: str) -> None:
     all_s, reading_s = json.loads(run.stdout)
     assert len(all_s) == len(reading_s) == 2
     assert all(0 < part <= whole for part, whole in zip(reading_s, all_s, strict=True))
+
+
+def test_a_day_that_is_moved_is_as_if_it_had_been_compacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.report_records.WINDOWS_A_DAY", 240)  # of an hour: less to wait for
+    fleet = Fleet(pods=8, days=2)
+    roots = {days: tmp_path / str(days) for days in (1, 2)}
+    for days, root in roots.items():
+        assert len(list(made(root, fleet, days))) == 2
+    commits = [
+        Commit.of_json((root / COMPACTED / name).read_bytes(), f"{COMPACTED}{name}")
+        for root in roots.values()
+        for name in ["commits/commit-00000002.json"]
+    ]
+    moved, compacted = ([(p.ids, p.records, p.energy_kwh) for p in c.parts] for c in commits)
+    assert moved == compacted
+    tables = [
+        content_of(root / COMPACTED, c) for root, c in zip(roots.values(), commits, strict=True)
+    ]
+    assert tables[0] == tables[1]
+
+
+def content_of(base: Path, commit: Commit) -> list[list[tuple[Any, ...]]]:
+    """What is in all files of a commit, whatever they are named."""
+    return [
+        sorted(
+            duckdb.sql(f"FROM read_parquet('{base / name}', hive_partitioning = false)").fetchall(),
+            key=repr,
+        )
+        for name in commit.files
+    ]
 
 
 @pytest.mark.parametrize("target", ["sidecar", "services"])
