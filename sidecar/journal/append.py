@@ -60,6 +60,7 @@ class Journal:
         self._stem = stem
         self._limits = limits or VolumeLimits()
         self._waiting: list[EmissionRecord] = []
+        self._newest: tuple[EmissionRecord, str] | None = None
         self._open: _OpenSegment | None = None
         self._claim: Claim | None = None
         self._rescued: list[ClosedSegment] = []
@@ -90,10 +91,11 @@ class Journal:
     def append(self, record: EmissionRecord) -> bool:
         """Write the record, and before it all that still waits. True when all is durable."""
         try:
-            to_ndjson(record)
+            line = to_ndjson(record)
         except ValueError as error:  # a number that is none: it must not hold up the others
             _log.error("record %s cannot be written, which is a bug: %s", record.record_id, error)
             return self.flush()
+        self._newest = (record, line)
         self._waiting.append(record)
         if len(self._waiting) > WAITING_MAX:
             self._merge_two()
@@ -175,7 +177,7 @@ class Journal:
         if not self._waiting:
             return None
         together = self._together()
-        content, name = _ndjson(together), SegmentName.of_record(together[0].record_id)
+        content, name = self._ndjson(together), SegmentName.of_record(together[0].record_id)
         del self._waiting[: len(together)]
         return segment_in_memory(self.directory, name, content)
 
@@ -218,7 +220,7 @@ class Journal:
         self.failure = failure
 
     def _write(self, records: list[EmissionRecord]) -> None:
-        content = _ndjson(records)
+        content = self._ndjson(records)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._refuse_beyond_limits(len(content))
         if self._claim is not None and not self._claim.is_held:
@@ -235,6 +237,12 @@ class Journal:
         if self.splits and segment.partition is None:
             segment.partition = _partition(records[0])
         self._open = segment
+
+    def _ndjson(self, records: list[EmissionRecord]) -> bytes:
+        """Encode records; the newest was encoded when it came, which costs a tenth of a window."""
+        newest, line = self._newest or (None, "")
+        lines = (line if record is newest else to_ndjson(record) for record in records)
+        return "".join(lines).encode()
 
     def _segment(self) -> _OpenSegment:
         """Return the segment to write to; one that somebody took away or cut is left, and another begun.
@@ -265,10 +273,6 @@ class Journal:
 def _partition(record: EmissionRecord) -> tuple[str, ...]:
     """Return what all records of a segment have in common: its place in Blob."""
     return record.project, record.cluster or "", record.window_start[:10]
-
-
-def _ndjson(records: list[EmissionRecord]) -> bytes:
-    return "".join(map(to_ndjson, records)).encode()
 
 
 def _append(segment: _OpenSegment, content: bytes) -> None:

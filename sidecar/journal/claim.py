@@ -37,6 +37,7 @@ class Claim:
         self.path = path
         self.receipt = receipt
         self._descriptor = descriptor
+        self._kernel = kernel_boot_id()  # once: no process outlives its kernel
         self._is_written = False
         self._lock = threading.RLock()  # a descriptor closed in between may be another file's
 
@@ -109,7 +110,7 @@ class Claim:
             if not self.is_current:
                 return False
             kernel, _ = _said(self._descriptor)
-            return kernel in ("", kernel_boot_id())
+            return kernel in ("", self._kernel)
 
     def keep_receipt(self, receipt: str) -> None:
         """Keep what proves later whose segments these were."""
@@ -119,7 +120,7 @@ class Claim:
 
     def write(self) -> None:
         """Say in the file who holds it."""
-        self._say(kernel_boot_id())
+        self._say(self._kernel)
 
     def _say(self, kernel: str) -> None:
         said = {"kernel": kernel, "receipt": self.receipt}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.journal.append import WAITING_MAX, Journal
-from sidecar.record import EmissionRecord
+from sidecar.record import EmissionRecord, to_ndjson
 
 
 def record(number, energy_kwh=1.0):
@@ -23,6 +23,20 @@ def test_a_record_is_on_the_volume_when_append_returns(tmp_path):
     journal = Journal(tmp_path / "volume", "u.b")
     assert journal.append(record(0))
     assert ids(journal) == ["u.b.0"]
+
+
+def test_a_record_is_encoded_once(tmp_path, monkeypatch):
+    encoded = []
+
+    def counted(record):
+        encoded.append(record.record_id)
+        return to_ndjson(record)
+
+    monkeypatch.setattr("sidecar.journal.append.to_ndjson", counted)
+    journal = Journal(tmp_path, "u.b")
+    for number in range(3):
+        journal.append(record(number))
+    assert encoded == ["u.b.0", "u.b.1", "u.b.2"] == ids(journal)
 
 
 def test_records_stand_in_their_order(tmp_path):
