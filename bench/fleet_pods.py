@@ -24,7 +24,7 @@ from typing import Any, Final
 from bench.records import KINDS, NAMESPACE, WINDOW_S, PodKind, identified, write_cpuinfo
 from bench.servers import pod_number
 from sidecar.agent import Agent, Clock, Parts, Wake
-from sidecar.catalogue.lookup import Catalogue
+from sidecar.catalogue.remembering import RememberingCatalogue
 from sidecar.collector_client import CollectorClient
 from sidecar.identity.fields import Resolution
 from sidecar.meters.pod.ladder import PodLadder
@@ -151,7 +151,7 @@ class Pods:
         self._root = Path(self.wanted.directory)
         self._tokens = Path(self.wanted.tokens).read_text().splitlines()
         self._gate = threading.Semaphore(AT_A_TIME)
-        self._catalogue = Catalogue()
+        self._catalogue = RememberingCatalogue()
         self._resolutions = [self._resolution(kind) for kind in KINDS]
         last = self.wanted.first + self.wanted.pods
         for number in range(self.wanted.first, last, PODS_PER_NODE):

@@ -64,6 +64,7 @@ class KnownNode:
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
         """Of the files: other pods of this node may be in other threads."""
+        self._at_s: float | None = None
         self.proc = ProcTree(self.root / "proc", cpus=self.cpus)
         self.powercap = PowercapTree(self.root / "sys")
         total_kib = self.memory_gib * 1024**2
@@ -76,6 +77,9 @@ class KnownNode:
 
     def at(self, monotonic_s: float) -> None:
         """Write all counters as they are at this moment: the CPUs are half busy."""
+        if monotonic_s == self._at_s:
+            return
+        self._at_s = monotonic_s
         half_s = monotonic_s * self.cpus / 2
         self.proc.stat(user=half_s, idle=half_s)
         self.powercap.count(_ZONE, self.power.energy_uj(monotonic_s))
