@@ -5,13 +5,14 @@ of its pod may tell. Both hand on what passed since they were last asked, by a m
 the phases of a window never amount to more than its time. None stands for time in no phase.
 """
 
+import contextlib
 import itertools
 import logging
 import math
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -36,6 +37,10 @@ TELL_PERIOD_S: Final = 1.0
 
 SLIVER_S: Final = 0.05
 """Whoever looks is late by some milliseconds: so much of a new phase counts for the one before it."""
+
+HELD_S: Final = 0.2
+"""A mark takes microseconds. One that takes so long was interrupted by a handler of signals, which may
+wait for whoever looks: who looks goes on without it, and what passed is counted the next time."""
 
 CLIENTS_MAX: Final = 64
 """Processes of a pod whose phases are told apart; a further one takes the place of the most silent."""
@@ -218,14 +223,14 @@ class PhaseClock:
     @property
     def is_used(self) -> bool:
         """Whether a phase is open, or was since it was last asked."""
-        with self._lock:
-            return bool(self._open) or self._ledger.has_other_than((None,))
+        with self._held() as is_held:
+            return is_held and (bool(self._open) or self._ledger.has_other_than((None,)))
 
     @property
     def has_turned(self) -> bool:
         """Whether another phase than that of now went on since it was last asked."""
-        with self._lock:
-            return self._ledger.has_other_than((self._phase,))
+        with self._held() as is_held:
+            return is_held and self._ledger.has_other_than((self._phase,))
 
     def enter(self, name: str) -> int:
         """Begin a phase; returns what to leave it with."""
@@ -245,12 +250,24 @@ class PhaseClock:
 
     def take(self, now_s: float) -> dict[str, float]:
         """Return the seconds of each phase since this was last called."""
-        with self._lock:
+        with self._held() as is_held:
+            if not is_held:
+                return {}
             part_s = now_s - self._since_s
             is_sliver = part_s < SLIVER_S and self._ledger.has_other_than((self._phase,))
             self._ledger.add(self._before if is_sliver else self._phase, part_s)
             self._since_s = max(self._since_s, now_s)
             return self._ledger.take()
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[bool]:
+        """Hold the lock, if it is to be had; who enters and leaves has it in any case."""
+        is_held = self._lock.acquire(timeout=HELD_S)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                self._lock.release()
 
     def _turn(self) -> None:
         phase = next(reversed(self._open.values()), None)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 
 import pytest
 from hypothesis import given
@@ -159,6 +160,37 @@ def test_a_change_is_told_at_once_but_not_more_often_than_once_a_second(clock, t
         clock.leave(token)
     assert told[0] == 100.0
     assert len(told) <= math.ceil(3 / TELL_PERIOD_S) + 1
+
+
+def test_a_mark_that_a_handler_of_signals_interrupts_holds_up_nobody_who_looks():
+    """The handler may stop a tracker, which waits for the thread that looks."""
+    looked = []
+
+    class Interrupted(Time):
+        handler = None
+
+        def __call__(self):
+            handler, self.handler = self.handler, None
+            if handler is not None:
+                handler()
+            return self.now_s
+
+    def handler():
+        def look():
+            looked.append((clock.is_used, clock.has_turned, clock.take(time.now_s)))
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        thread.join(10)
+
+    time = Interrupted()
+    clock = PhaseClock(time)
+    token = clock.enter("train")
+    time.now_s += 3
+    time.handler = handler
+    clock.leave(token)
+    assert looked == [(False, False, {})]
+    assert clock.take(time.now_s) == {"train": 3.0}
 
 
 def test_names_beyond_the_bound_count_as_other(clock, time, caplog):

@@ -102,6 +102,8 @@ class Session:
                 return
             for name in reversed(self._tasks.copy()):
                 self._end_task(name, share)
+            if self._share is not share:  # a handler of signals has stopped it meanwhile
+                return
             self._share, self.final = None, None
             self.final = self._told(share, this_process().leave(share, "stopped"))
             self._results.hand_out(self.final, is_end=True)
@@ -159,7 +161,9 @@ class Session:
         return None
 
     def _end_task(self, name: str, share: Share) -> EmissionsData | None:
-        task = self._tasks.pop(name)
+        task = self._tasks.pop(name, None)
+        if task is None:  # a handler of signals has ended it meanwhile
+            return None
         this_process().clock.leave(task.phase)
         run = share.run.so_far()
         if run is None or task.before is None:

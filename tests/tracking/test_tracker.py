@@ -17,6 +17,7 @@ from sidecar import (
     TaskEmissionsTracker,
 )
 from sidecar.exporters.codecarbon_csv import COLUMNS
+from sidecar.tracking.session import Session
 from tests.fakes.imds import FakeImds
 from tests.tracking.conftest import used
 
@@ -289,6 +290,26 @@ def test_tasks_that_go_on_end_with_the_tracker(left):
     tracker.stop()
     (file,) = [name for name in left.files() if name.startswith("emissions_base_")]
     assert [row["task_name"] for row in left.rows(file)] == ["b", "a"]
+
+
+def test_a_task_that_a_handler_of_signals_ends_amidst_the_end_is_ended_once(
+    left, monkeypatch, caplog
+):
+    tracker = EmissionsTracker()
+    tracker.start_task("a")
+    tracker.start_task("b")
+    told = Session._end_task
+
+    def interrupted(session, name, share):
+        monkeypatch.setattr(Session, "_end_task", told)
+        tracker.stop_task("b")  # by a handler of signals, just here
+        return told(session, name, share)
+
+    monkeypatch.setattr(Session, "_end_task", interrupted)
+    assert tracker.stop() is not None
+    (file,) = [name for name in left.files() if name.startswith("emissions_base_")]
+    assert [row["task_name"] for row in left.rows(file)] == ["b", "a"]
+    assert "failed" not in caplog.text
 
 
 def test_a_task_tracker_takes_a_tracker_or_has_its_own(left):
