@@ -36,6 +36,9 @@ COLLECTORS: Final = 2
 SAME: Final = 1e-9
 """Relative: of sums of millions of floats."""
 
+PROGRESS_S: Final = 60.0
+"""How far it is, is said so often."""
+
 ROUNDING_S: Final = 1e-6
 """Of the duration in a record."""
 
@@ -232,7 +235,9 @@ def measured(size: Size) -> Results:
                 _run(results, made_workers, both)
             sizes = stored.sizes()
             results.blobs, results.stored_bytes = len(sizes), sum(sizes)
+            _tell(f"all has arrived, verifying: {json.dumps(asdict(results))}")
             _verify(results, stored)
+            _tell(f"clean after {results.verify_s:.0f} s, reporting")
             _report(results, stored, directory)
     return results
 
@@ -242,6 +247,8 @@ def _run(results: Results, pods: Sequence[Worker], both: Sequence[Measured]) -> 
     before_mib = {one.name: resident_mib(one.pid) for one in both}
     _until_ready(pods)
     begun_s = time.monotonic()
+    _tell("metering begins")
+    _until_ended(pods)
     summaries = [worker.summary() for worker in pods]
     results.wall_s = time.monotonic() - begun_s
     for name in ("segments", "records", "failures"):
@@ -260,6 +267,22 @@ def _run(results: Results, pods: Sequence[Worker], both: Sequence[Measured]) -> 
 def _until_ready(pods: Sequence[Worker]) -> None:
     while not all(worker.told or worker.process.poll() is not None for worker in pods):
         time.sleep(0.01)
+
+
+def _until_ended(pods: Sequence[Worker]) -> None:
+    """Wait, and say how far the slowest is, now and then."""
+    told, due_s = -1, time.monotonic()
+    while any(worker.process.poll() is None for worker in pods):
+        time.sleep(0.05)
+        window = min(worker.told.get("window", 0) for worker in pods)
+        if window > told and time.monotonic() >= due_s:
+            told, due_s = window, time.monotonic() + PROGRESS_S
+            _tell(f"{window} windows")
+
+
+def _tell(text: str) -> None:
+    """Say what goes on, to whoever waits for the end of a long run."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def peak_mib(pid: int) -> float:
