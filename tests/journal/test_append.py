@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -84,6 +85,20 @@ def test_many_waiting_records_are_merged_and_lose_no_energy(tmp_path):
         journal.append(record(number))
     assert len(journal.waiting) == WAITING_MAX
     assert sum(item.energy_kwh for item in journal.waiting) == WAITING_MAX + 50
+
+
+def test_a_first_window_that_is_merged_into_the_start_keeps_its_number_and_its_time(tmp_path):
+    volume = tmp_path / "volume"
+    volume.write_text("no directory")
+    journal = Journal(volume, "u.b")
+    begun, later = "2026-11-30T09:00:00Z", "2026-11-30T09:00:15Z"
+    start = replace(record(0, None), event="start", duration_s=0.0, window_start=begun)
+    journal.append(start)
+    for number in range(1, WAITING_MAX + 1):
+        journal.append(replace(record(number), window_start=later))
+    first = journal.waiting[0]
+    assert (first.record_id, first.event, first.window_start) == ("u.b.0", "window", begun)
+    assert (first.energy_kwh, first.duration_s) == (1.0, 1.0)
 
 
 def test_rewriting_replaces_the_whole_segment(tmp_path):
