@@ -81,6 +81,9 @@ def _gaps(model: Mapping[str, Any]) -> Iterator[str]:
         if reason != SAME_RUN:  # the table beside the records, which says the same
             yield f"left out: {count} × {reason}"
     coverage = model["coverage"]
+    names = [_printable(name) for name in coverage["budgets_without_records"]]
+    lines = [f"a budget was given to {name}, of which there are no records" for name in names]
+    yield from _capped(lines, "in summary.json")
     if coverage["pods_failure"]:
         yield f"pods that asked to be tracked were not looked up: {coverage['pods_failure']}"
     for name, what in (
@@ -267,7 +270,7 @@ class _Units:
             _number(project["duration_s"], 1 / 3600),
             *(_number(project[name], 1 / self.energy[0]) for name in energies),
             self._grams(project["emissions_g"]),
-            f"{low} – {high}",
+            f"{low} – {high}" if low != high else low,
             self._grams(project["embodied_g"]),
             _number(project["carbon_intensity_g_per_kwh"]),
             _quality(project),

@@ -20,6 +20,11 @@ _SOURCES: Final = (
     "pue", "pue_source", "cpu_power_source",
 )  # fmt: skip
 
+_AGREED: Final = (
+    "region", "vm_size", "gpu_model", "cpu_power_method", "gpu_method", "provider",
+    "carbon_intensity_source", "carbon_intensity_year", "pue_source", "cpu_power_source",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -103,8 +108,10 @@ def run_facts(fine: ir.Table) -> ir.Table:
     """Say of each run what all its records agree on: the fields of `RunFacts`."""
     named = fine.filter(fine.run.notnull() & (fine.records > 0))
     agreed = {
-        name: ibis.ifelse(named[name].nunique() == 1, named[name].max(), ibis.null("string"))
-        for name in ("region", "vm_size", "gpu_model", "cpu_power_method", "gpu_method", "provider")
+        name: ibis.ifelse(
+            named[name].min() == named[name].max(), named[name].max(), ibis.null(named[name].type())
+        )
+        for name in _AGREED
     }
     return named.group_by("project", "run").agg(
         **agreed, vms=named.vm_id.nunique().cast("int64").nullif(0)

@@ -32,6 +32,7 @@ TIMES: Final = ("window_start", "window_end")
 """Microseconds since the epoch on disk, RFC 3339 in rows and batches."""
 
 _HINTS: Final = get_type_hints(Measures)
+_KINDS: Final = tuple(_HINTS.values())
 _NUMBERED: Final = ("weekday", "hour")
 _FACTS: Final = tuple(item.name for item in fields(RunFacts))
 
@@ -275,11 +276,17 @@ def spelled(moments_us: pa.Array) -> pa.Array:
     return pc.strftime(rounded_ms.cast(pa.timestamp("ms", "UTC")), "%Y-%m-%dT%H:%M:%SZ")
 
 
+def _values(column: pa.Array, hint: Any) -> list[Any]:  # noqa: ANN401 - a type of `Measures`
+    """Return the values of a column; counts, which sums leave as floats, whole."""
+    values: list[Any] = (column.cast(pa.int64(), safe=False) if hint is int else column).to_pylist()
+    return values
+
+
 def rows_of(table: str, batch: pa.RecordBatch) -> Iterator[Row]:
     """Yield the rows of a batch."""
     keys = GROUPINGS[table]
-    names = [*keys, *_HINTS]
-    for values in zip(*(batch[name].to_pylist() for name in names), strict=True):
+    columns = (batch[name] for name in (*keys, *_HINTS))
+    for values in zip(*map(_values, columns, (None,) * len(keys) + _KINDS), strict=True):
         yield Row(
             dict(zip(keys, values, strict=False)),
             Measures(**dict(zip(_HINTS, values[len(keys) :], strict=True))),

@@ -104,6 +104,17 @@ def test_runs_come_with_what_is_known_of_them(both):
     assert next(facts for _, facts in stored.runs()).vms == 2
 
 
+def test_counts_are_whole_whatever_sums_made_of_them(tmp_path):
+    stored = StoredTables(256, tmp_path)
+    (batch,) = map(_with_numbers, Tables(rows()).batches("projects"))
+    place = batch.schema.get_field_index("records")
+    as_sum = batch.set_column(place, "records", batch["records"].cast(pa.float64()))
+    pq.write_table(pa.Table.from_batches([as_sum]), stored.path("projects"))
+    (row, *_) = stored.first("projects")
+    assert isinstance(row.measures.records, int)
+    stored.close()
+
+
 def test_they_are_gone_when_nobody_has_them(tmp_path):
     stored = StoredTables(256, tmp_path)
     assert stored.directory.is_dir()

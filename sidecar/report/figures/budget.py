@@ -1,5 +1,6 @@
 """Budgets per project and calendar month: what is used, what is left, and where it leads."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -108,7 +109,8 @@ def budget_row(budget: Budget, daily: Daily, as_of: AsOf) -> dict[str, Any]:
         "forecast_method": METHOD,
         "forecast_days": forecast.days,
         "days_left": as_of.days_left,
-        "exhausted_on": _exhausted_on(left, forecast.rate, as_of),
+        "exhausted_on": _used_up_on(budget, daily, as_of)
+        or _exhausted_on(left, forecast.rate, as_of),
         "is_whole": as_of.has_all(as_of.month),
         "status": _status(budget.limit, used, forecast.value),
     }
@@ -154,11 +156,20 @@ def _between(value: float, low: float, high: float) -> float:
     return min(max(value, low), high)
 
 
+def _used_up_on(budget: Budget, daily: Daily, as_of: AsOf) -> str | None:
+    """Return the day on which the budget was used up; None where something is left."""
+    amounts = daily.amounts(as_of.month, as_of.days_begun, budget.measure)
+    for number, used in enumerate(itertools.accumulate(amounts)):
+        if used >= budget.limit:
+            return (as_of.month + timedelta(days=number)).isoformat()
+    return None
+
+
 def _exhausted_on(left: float | None, rate: float | None, as_of: AsOf) -> str | None:
     """Return the day of this month on which nothing is left at this rate; None where it lasts."""
-    if left is None or left <= 0:
-        return as_of.today.isoformat() if left is not None else None
-    days = quotient(left, rate)
+    if left is None:
+        return None
+    days = quotient(max(0.0, left), rate)
     if days is None or days >= as_of.days_left:
         return None
     day: date = (as_of.moment + timedelta(days=days)).date()

@@ -1,11 +1,11 @@
 """What the figures rest on: how energy was obtained, and what is missing from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sidecar.report.figures.daily import SECONDS_PER_DAY
-from sidecar.report.figures.inputs import PodsLookedUp, ReadFacts
+from sidecar.report.figures.inputs import FactorUse, PodsLookedUp, ReadFacts
 from sidecar.report.figures.numbers import quotient
 from sidecar.report.figures.pods import pods_coverage
 from sidecar.report.measures import Measures
@@ -37,6 +37,12 @@ def freshness(measures: Measures, moment: datetime) -> dict[str, Any]:
         return {"last_record_at": None, "last_record_age_days": None}
     age_s = (moment - datetime.fromisoformat(last)).total_seconds()
     return {"last_record_at": last, "last_record_age_days": max(0.0, age_s / SECONDS_PER_DAY)}
+
+
+def pue_share(factors: Iterable[FactorUse] | None) -> float | None:
+    """Return the part of the energy whose PUE is known, of those factors that are told apart."""
+    energies = [(item.pue is not None, item.energy_kwh or 0.0) for item in factors or ()]
+    return quotient(sum(kwh for known, kwh in energies if known), sum(kwh for _, kwh in energies))
 
 
 def coverage(measures: Measures, read: ReadFacts, pods: PodsLookedUp | None) -> dict[str, Any]:

@@ -16,13 +16,13 @@ DOCUMENT_KEYS: Final = {
     "sources": "where records were read from, the four numbers above, and how many came late",
     "total": "the measures of all records, with SCI, reserved-but-idle, months and month on month",
     "projects": "a row for each project, the largest and those with a budget: measures, slug, share, "
-    "SCI, idle, budget, months, regions, equivalents, best region",
+    "SCI, idle, budget, months, regions, equivalents, best region, best hours",
     "project_day_regions": "sums by project, UTC day and region, in `columns` and `rows`: `project` is "
     "a place in `projects`, the first `told_apart` of which have rows of their own; null is all others "
     "together, so that the rows sum to the total",
     "project_hours": "the same by project, weekday (0 is Monday) and hour of the day, UTC",
-    "runs": "a row for each run of a project: on what it ran where all its records agree, measures, "
-    "slug, SCI, idle",
+    "runs": "a row for each run of a project: on what it ran and by which `sources` (numbers of "
+    "`factors`) where all its records agree, measures, slug, SCI, idle",
     "phases": "measures by project, run and phase, of runs of which any phase was marked; null is what "
     "was in none, and that row alone counts records",
     "experiments": "measures by project and experiment",
@@ -43,7 +43,8 @@ DOCUMENT_KEYS: Final = {
     "balance": "energy of the nodes: of pods, untracked, unallocated; null for a selection of projects",
     "coverage": "what is missing from the figures",
     "quality": "energy and share by how it was obtained",
-    "factors_used": "sources behind the records, by number, with the energy they were used for",
+    "factors_used": "sources behind the records, by number, with the energy they were used for; "
+    "`embodied` is the method of all embodied emissions",
     "factors": "every source once: number, text, year, and the works it cites with licence and address",
 }
 """Keys of `summary.json`, in its order."""

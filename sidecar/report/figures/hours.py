@@ -5,11 +5,13 @@ that began in that hour. It is told for each region, source and level of the int
 with time: two regions, or a source and its fallback, are never taken for two hours.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from sidecar.report.figures.inputs import HourOfRegion
 from sidecar.report.figures.numbers import finite, quotient
+from sidecar.report.measures import Measures, Row
 
 HOURS: Final = range(24)
 
@@ -21,6 +23,12 @@ YEARLY: Final = (
     "the intensities of these records are averages of a year, or were set: the same at every hour"
 )
 ONE_HOUR: Final = "the records with an intensity that varies are all of one hour of the day"
+
+_INTENSITIES: Final = (
+    "carbon_intensity_g_per_kwh",
+    "carbon_intensity_least_g_per_kwh",
+    "carbon_intensity_greatest_g_per_kwh",
+)
 
 Origin = tuple[str, str | None, str | None]
 """Region, source and level."""
@@ -41,6 +49,43 @@ def what_if_hours(hours: Sequence[HourOfRegion] | None) -> dict[str, Any]:
     rows = [_region_row(origin, varying[origin]) for origin in sorted(varying, key=str)]
     rows = [row for row in rows if row["hours_known"] > 1]
     return {"known": True, "reason": None, "regions": rows} if rows else _unknown(ONE_HOUR)
+
+
+def best_hours(
+    what_if: Mapping[str, Any], hours: Iterable[HourOfRegion] | None, regions: Iterable[Row]
+) -> list[dict[str, Any]]:
+    """Return what a project's work would have come to at the cleanest hour of each of its regions.
+
+    `regions` are its rows by region, `what_if` is of all projects: the means of an hour are those of the
+    region, whoever ran then. A region whose records have intensities of several origins is left out,
+    since which of a project's grams are of which is not told.
+    """
+    origins = Counter(region for region, _, _ in _by_origin(hours or ()))
+    told = {row["region"]: row for row in what_if["regions"] if origins[row["region"]] == 1}
+    found = ((told.get(row.keys.get("region")), row) for row in regions)
+    return [
+        best
+        for of_region, row in found
+        if of_region and (best := _best_hour(of_region, row.measures)) is not None
+    ]
+
+
+def _best_hour(of_region: Mapping[str, Any], measures: Measures) -> dict[str, Any] | None:
+    energy_kwh, emissions_g = measures.facility_energy_with_emissions_kwh, measures.emissions_g
+    if energy_kwh is None or emissions_g is None:
+        return None
+    hour = of_region["hours"][of_region["best_hour"]]
+    at_best_g = hour["carbon_intensity_g_per_kwh"] * energy_kwh
+    names = ("carbon_intensity_source", "carbon_intensity_level")
+    return {
+        **{name: of_region[name] for name in ("region", *names)},
+        "facility_energy_kwh": energy_kwh,
+        "emissions_g": emissions_g,
+        "best_hour": of_region["best_hour"],
+        **{name: hour[name] for name in _INTENSITIES},
+        "emissions_at_best_g": finite(at_best_g),
+        "difference_at_best_g": finite(at_best_g - emissions_g),
+    }
 
 
 def _unknown(reason: str) -> dict[str, Any]:

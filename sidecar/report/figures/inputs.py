@@ -116,6 +116,10 @@ class RunFacts:
     cpu_power_method: str | None = None
     gpu_method: str | None = None
     provider: str | None = None
+    carbon_intensity_source: str | None = None
+    carbon_intensity_year: int | None = None
+    pue_source: str | None = None
+    cpu_power_source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,24 @@ from typing import Any, Final
 
 from sidecar.catalogue.names import region_key
 from sidecar.catalogue.rows import Equivalent, Region
+from sidecar.estimate import embodied
 from sidecar.report.balance import balance_mapping
 from sidecar.report.figures.budget import Budget, budget_row
 from sidecar.report.figures.cells import cells
 from sidecar.report.figures.citations import Citations
-from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, freshness, mix
+from sidecar.report.figures.coverage import (
+    LEVELS,
+    QUALITIES,
+    coverage,
+    energy_by,
+    freshness,
+    mix,
+    pue_share,
+)
 from sidecar.report.figures.daily import AsOf, Daily
 from sidecar.report.figures.equivalents import equivalent_amounts, equivalents
 from sidecar.report.figures.geographies import geography_of
-from sidecar.report.figures.hours import what_if_hours
+from sidecar.report.figures.hours import best_hours, what_if_hours
 from sidecar.report.figures.idle import reserved_idle
 from sidecar.report.figures.inputs import FactorUse, ReportInputs, RunFacts
 from sidecar.report.figures.months import month_on_month, monthly
@@ -42,6 +51,9 @@ ROWS_MAX: Final = 1000
 """Rows of each table in the document, those with most emissions, and of projects also as many that have
 a budget; the files hold all. Of days there are all, of hours of the week as well."""
 
+BUDGETS_NAMED: Final = 100
+"""Projects that are named because they have a budget and no records."""
+
 REGIONS_MAX: Final = 5000
 """Regions that are compared; Azure has about a hundred, but records may name any."""
 
@@ -49,6 +61,11 @@ REGIONS_OF_PROJECT_MAX: Final = 100
 
 HOUR_CELLS_MAX: Final = 8_400
 """Rows of projects by hour of the week: fifty projects."""
+
+_OF_SOURCES: Final = (
+    "carbon_intensity_source", "carbon_intensity_year", "pue_source", "cpu_power_source",
+)  # fmt: skip
+"""Fields of `RunFacts` that are told as numbers of `factors`."""
 
 _MEASURES: Final = tuple(item.name for item in fields(Measures) if item.name not in PARTS_OF_RATES)
 
@@ -129,6 +146,10 @@ class _Builder:
     def _measures(self) -> Measures:
         return next((row.measures for row in self._tables.first("total", 1)), Measures())
 
+    @functools.cached_property
+    def _hours(self) -> dict[str, Any]:
+        return what_if_hours(self._inputs.hours)
+
     def _about(self) -> dict[str, Any]:
         read, asked = self._inputs.read, self._inputs.selection
         counts = {
@@ -196,6 +217,7 @@ class _Builder:
             "regions": [_region_of_project(item) for item in regions[:REGIONS_OF_PROJECT_MAX]],
             "regions_left_out": max(0, len(regions) - REGIONS_OF_PROJECT_MAX),
             "best_region": best_regions(regions, lookups.candidates),
+            "best_hours": best_hours(self._hours, self._inputs.hours, regions),
             "equivalents": equivalent_amounts(measures, lookups.equivalents),
         }
 
@@ -212,12 +234,20 @@ class _Builder:
                 return {"source": "annotation", "status": "unknown", "reason": str(error)}
         return {**budget_row(budget, daily, self._lookups.as_of), "reason": None}
 
+    def _budgets_without_records(self) -> list[str]:
+        """Return the projects that were given a budget and have no records: names mistyped, perhaps."""
+        inputs = self._inputs
+        asked = inputs.selection.projects if inputs.selection else ()
+        found = {row.keys.get("project") for row in self._lookups.projects}
+        wanted = (name for name in inputs.budgets if not asked or name in asked)
+        return sorted(name for name in wanted if name not in found)[:BUDGETS_NAMED]
+
     def _groups(self) -> dict[str, Any]:
         """Return the other tables: their keys, measures, SCI of runs, and rows of each left out."""
         names = ("phases", "experiments", "namespaces", "workloads", "pools")
         shown = {
             "runs": [
-                _run_row(row, facts)
+                self._run_row(row, facts)
                 for row, facts in itertools.islice(self._tables.runs(), ROWS_MAX)
             ],
             **{name: [_group_row(row) for row in self._shown(name)] for name in names},
@@ -228,6 +258,23 @@ class _Builder:
         listed = {"projects": self._lookups.projects, **shown}
         left_out = {name: self._tables.count(name) - len(rows) for name, rows in listed.items()}
         return {**shown, "moments": self._moments(), "rows_left_out": left_out}
+
+    def _run_row(self, row: Row, facts: RunFacts) -> dict[str, Any]:
+        """Return a run: its sums, on what it ran and by which sources, where all its records agree."""
+        sources = {
+            factor: self._citations.number(text, year)
+            for factor, (text, year) in _sources_of(facts).items()
+        }
+        return {
+            **_keys(row),
+            **{name: known for name, known in asdict(facts).items() if name not in _OF_SOURCES},
+            "slug": slug_of_run(row),
+            "project_slug": slug_of_project(row),
+            "sources": sources,
+            **_measure_row(row.measures),
+            "sci": sci(row.measures),
+            "idle": reserved_idle(row.measures),
+        }
 
     def _moments(self) -> dict[str, Any] | None:
         """Return the sums of a short report by moment, as a table; null where it goes by days."""
@@ -261,11 +308,14 @@ class _Builder:
             "what_if_regions": what_if_regions(
                 self._tables.first("regions", REGIONS_MAX), self._lookups.candidates
             ),
-            "what_if_hours": what_if_hours(self._inputs.hours),
+            "what_if_hours": self._hours,
             "map": self._map(),
             "equivalents": equivalents(measures, self._equivalents, self._citations),
             "reconciliation": reconciliation(
-                self._inputs.azure, self._inputs.subscriptions, self._lookups.days_of_all
+                self._inputs.azure,
+                self._inputs.subscriptions,
+                self._lookups.days_of_all,
+                self._inputs.selection,
             ),
         }
 
@@ -303,6 +353,8 @@ class _Builder:
             "coverage": {
                 **coverage(measures, inputs.read, inputs.pods),
                 **freshness(measures, self._moment),
+                "energy_with_pue_share": pue_share(inputs.factors),
+                "budgets_without_records": self._budgets_without_records(),
             },
             "quality": mix(measures, QUALITIES),
             "factors_used": self._factors_used(),
@@ -314,21 +366,28 @@ class _Builder:
             return None
         energies: dict[tuple[str, int], float] = {}
         for item in self._inputs.factors:
-            sources = {
-                "carbon_intensity": (item.carbon_intensity_source, item.carbon_intensity_year),
-                "pue": (item.pue_source, None),
-                "cpu_power": (item.cpu_power_source, None),
-            }
-            for factor, (text, year) in sources.items():
+            for factor, (text, year) in _sources_of(item).items():
                 number = self._citations.number(text, year)
                 if number is not None:
                     key = (factor, number)
                     energies[key] = energies.get(key, 0.0) + (item.energy_kwh or 0.0)
+        if self._measures.embodied_g is not None:
+            method = self._citations.number(embodied.SOURCE, embodied.YEAR)
+            energies["embodied", method or 0] = self._measures.energy_kwh or 0.0
         ordered = sorted(energies.items(), key=lambda entry: (entry[0][0], -entry[1], entry[0][1]))
         return [
             {"factor": factor, "source": number, "energy_kwh": energy_kwh}
             for (factor, number), energy_kwh in ordered
         ]
+
+
+def _sources_of(item: FactorUse | RunFacts) -> dict[str, tuple[str | None, int | None]]:
+    """Return text and year of the source of each factor."""
+    return {
+        "carbon_intensity": (item.carbon_intensity_source, item.carbon_intensity_year),
+        "pue": (item.pue_source, None),
+        "cpu_power": (item.cpu_power_source, None),
+    }
 
 
 def _balance(inputs: ReportInputs) -> dict[str, Any] | None:
@@ -394,19 +453,6 @@ def _keys(row: Row) -> dict[str, Any]:
 
 def _group_row(row: Row) -> dict[str, Any]:
     return {**_keys(row), **_measure_row(row.measures)}
-
-
-def _run_row(row: Row, facts: RunFacts) -> dict[str, Any]:
-    """Return a run: its sums, and on what it ran where all its records say the same."""
-    return {
-        **_keys(row),
-        **asdict(facts),
-        "slug": slug_of_run(row),
-        "project_slug": slug_of_project(row),
-        **_measure_row(row.measures),
-        "sci": sci(row.measures),
-        "idle": reserved_idle(row.measures),
-    }
 
 
 def _region_of_project(row: Row) -> dict[str, Any]:

@@ -16,12 +16,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.identity.bounded import read_bounded, reason, shown
 from sidecar.report.figures.daily import Daily, day_of, next_month
 from sidecar.report.figures.inputs import SubscriptionMonth
 from sidecar.report.figures.numbers import quotient, total
+
+if TYPE_CHECKING:
+    from sidecar.report.selection import Selection
 
 EXPORT_BYTES_MAX: Final = 64 * 1024**2
 CELL_CHARACTERS_MAX: Final = 4096
@@ -202,12 +205,16 @@ def _number(text: str) -> float:
 
 
 def reconciliation(
-    azure: AzureExport | None, ours: Sequence[SubscriptionMonth] | None, days: Daily
+    azure: AzureExport | None,
+    ours: Sequence[SubscriptionMonth] | None,
+    days: Daily,
+    selection: "Selection | None" = None,
 ) -> dict[str, Any]:
     """Return Azure's and our figures side by side, with their factor; known only where an export is.
 
     A row of the export that names no subscription is compared with all our records of its month. Without
-    our sums per subscription all are, the export's subscriptions together: `is_by_subscription`.
+    our sums per subscription all are, the export's subscriptions together: `is_by_subscription`. Where
+    `is_whole` is false our records are of a part of the month, or of some projects: Azure's are of all.
     """
     if azure is None:
         return {"known": False, "reason": "no export of Azure Carbon Optimization was given"}
@@ -219,7 +226,11 @@ def reconciliation(
         "reason": None,
         "is_applied": False,
         "is_by_subscription": any(row.subscription_id for row in theirs),
-        "rows": [_compared(row, sums.get((row.subscription_id, row.month))) for row in theirs],
+        "rows": [
+            _compared(row, sums.get((row.subscription_id, row.month)))
+            | {"is_whole": _is_whole(row.month, days, selection)}
+            for row in theirs
+        ],
         "left_out": dict(azure.left_out),
         "differs": list(DIFFERS),
     }
@@ -249,6 +260,15 @@ def _of_month(days: Daily, month: str) -> SubscriptionMonth:
         total(measures.emissions_g for measures in known),
         total(measures.embodied_g for measures in known),
     )
+
+
+def _is_whole(month: str, days: Daily, selection: "Selection | None") -> bool:
+    """Tell whether our records may be of all of a month: none begin within it or are cut off."""
+    first, begun = day_of(f"{month}-01"), days.first
+    if first is None or begun is None or begun > first:
+        return False
+    until = selection.until[:10] if selection else ""
+    return not (selection and selection.projects) and not ("" < until < str(next_month(first)))
 
 
 def _compared(theirs: AzureMonth, ours: SubscriptionMonth | None) -> dict[str, Any]:

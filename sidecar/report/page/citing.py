@@ -1,7 +1,8 @@
 """Which sources a figure rests on, by their numbers in the document's `factors`."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sidecar.report.page.reading import (
@@ -26,12 +27,38 @@ class Cited:
     intensity: Numbers = ()
     pue: Numbers = ()
     power: Numbers = ()
+    water: Numbers = ()
+    embodied: Numbers = ()
     pue_share: float | None = None
 
     @property
     def all(self) -> frozenset[int]:
         """All of them."""
-        return frozenset((*self.intensity, *self.pue, *self.power))
+        return frozenset((*self.intensity, *self.pue, *self.power, *self.water, *self.embodied))
+
+
+@dataclass(frozen=True, slots=True)
+class Water:
+    """The water that the catalogue knows a region's cooling to take, and the number of its source."""
+
+    wue_l_per_kwh: float | None = None
+    source: int = 0
+
+    @classmethod
+    def of(cls, region: Mapped) -> "Water":
+        """Take it from a region of the map."""
+        return cls(number(region, "wue_l_per_kwh"), int(number(region, "wue_source") or 0))
+
+    def explains(self, measures: Mapped) -> bool:
+        """Tell whether the water of a sum is its energy times this, and not of a setting."""
+        litres, kwh = number(measures, "water_l"), number(measures, "energy_kwh")
+        if not litres or not kwh or self.wue_l_per_kwh is None:
+            return False
+        return math.isclose(litres, kwh * self.wue_l_per_kwh, rel_tol=_ALIKE)
+
+
+_ALIKE: Final = 1e-3
+"""Relative difference up to which water is the catalogue's: some records may not know theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +67,7 @@ class Sources:
 
     rows: Mapping[int, Mapped]
     numbers: Mapping[tuple[str, int | None], int]
+    water: Mapping[str, "Water"]
     used: Cited
 
     @classmethod
@@ -49,13 +77,37 @@ class Sources:
             n: row for row in rows(model, "factors") if (n := int(number(row, "number") or 0)) > 0
         }
         numbers = {_key(row, "source", "year"): n for n, row in found.items()}
-        return cls(found, numbers, _used(model, found))
+        water = {text(row, "region"): Water.of(row) for row in rows(model, "map")}
+        used = _used(model, found)
+        used = replace(used, water=_water(rows(model, "regions"), water, found))
+        return cls(found, numbers, water, used)
 
     def of_project(self, project: Mapped) -> Cited:
         """Return the sources of the factors of a project."""
+        cited = self._cited(rows(project, "factors"))
+        return self._with_others(cited, project, rows(project, "regions"))
+
+    def of_run(self, run: Mapped, project: Mapped) -> Cited:
+        """Return the sources of a run's own factors; where it has several, those of its regions.
+
+        Where its region is not known either, they are those of its project.
+        """
+        region, told = text(run, "region"), child(run, "sources")
+        factors = rows(project, "factors")
+        cited = self._cited([row for row in factors if not region or text(row, "region") == region])
+        found = {name: int(number(told, key) or 0) for name, key in _FACTORS.items()}
+        own: dict[str, Any] = {name: (n,) for name, n in found.items() if n in self.rows}
+        return self._with_others(replace(cited, **own), run, [run])
+
+    def _with_others(self, cited: Cited, measures: Mapped, regions: Sequence[Mapped]) -> Cited:
+        """Add the sources of water, by the rows of regions, and of embodied emissions."""
+        embodied = self.used.embodied if number(measures, "embodied_g") is not None else ()
+        return replace(cited, water=_water(regions, self.water, self.rows), embodied=embodied)
+
+    def _cited(self, factors: Sequence[Mapped]) -> Cited:
         energies: dict[str, dict[int, float]] = {}
         whole_kwh = known_kwh = 0.0
-        for row in rows(project, "factors"):
+        for row in factors:
             kwh = number(row, "energy_kwh") or 0.0
             whole_kwh += kwh
             known_kwh += kwh if number(row, "pue") is not None else 0.0
@@ -107,12 +159,22 @@ def _used(model: Mapped, found: Mapping[int, Mapped]) -> Cited:
         if n in found:
             of_factor = energies.setdefault(text(row, "factor"), {})
             of_factor[n] = of_factor.get(n, 0.0) + (number(row, "energy_kwh") or 0.0)
-    whole_kwh = number(child(model, "total"), "energy_kwh")
-    known_kwh = sum(energies.get("pue", {}).values())
     return Cited(
         **{name: _ranked(energies.get(key, {})) for name, key in _FACTORS.items()},
-        pue_share=min(1.0, known_kwh / whole_kwh) if whole_kwh else None,
+        embodied=_ranked(energies.get("embodied", {})),
+        pue_share=number(child(model, "coverage"), "energy_with_pue_share"),
     )
+
+
+def _water(
+    regions: Sequence[Mapped], known: Mapping[str, Water], found: Mapping[int, Mapped]
+) -> Numbers:
+    litres: dict[int, float] = {}
+    for row in regions:
+        water = known.get(text(row, "region"), Water())
+        if water.source in found and water.explains(row):
+            litres[water.source] = litres.get(water.source, 0.0) + (number(row, "water_l") or 0.0)
+    return _ranked(litres)
 
 
 def _parts(n: int, row: Mapped) -> Iterator[tuple[str, dict[str, Any], Mapped]]:

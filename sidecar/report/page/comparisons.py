@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sidecar.amounts import amount
 from sidecar.report.page.cube import short
 from sidecar.report.page.numbers import mass, mass_between
 from sidecar.report.page.reading import Mapped, child, number, rows, text
@@ -119,16 +120,32 @@ def hour_entries(what_if: Mapped, names: Mapping[str, str]) -> list[dict[str, An
     ]
 
 
-def hour_lines(what_if: Mapped, names: Mapping[str, str]) -> list[str]:
+def hour_lines(found: Sequence[Mapped], names: Mapping[str, str]) -> list[str]:
     """Return for each region with a varying intensity what its best hour would have come to."""
     lines = []
-    for row in rows(what_if, "regions"):
-        best, gain = number(row, "best_hour"), number(row, "difference_at_best_g")
-        if best is not None and gain is not None:
-            region = names.get(text(row, "region")) or text(row, "region")
-            lines.append(
-                f"{region}: all of it at {int(best):02d}:00 UTC would have come to "
-                f"{mass(abs(gain))} CO₂e {'less' if gain <= 0 else 'more'} "
-                f"than {mass(number(row, 'emissions_g'))}."
-            )
+    for row in found:
+        hour, gain = number(row, "best_hour"), number(row, "difference_at_best_g")
+        before = number(row, "emissions_g")
+        if hour is None or gain is None or before is None:
+            continue
+        region = names.get(text(row, "region")) or text(row, "region")
+        lines.append(
+            f"{region}: all of it at {int(hour):02d}:00 UTC{_intensity_at(row, int(hour))} would have "
+            f"come to {mass(before + gain)} CO₂e, {mass(abs(gain))} {'less' if gain <= 0 else 'more'} "
+            f"than {mass(before)}."
+        )
     return lines
+
+
+def _intensity_at(row: Mapped, hour: int) -> str:
+    """Return the mean of an hour, and what it was at least and at most, between commas."""
+    known = next((item for item in rows(row, "hours") if number(item, "hour") == hour), row)
+    mean, least, greatest = (
+        number(known, f"carbon_intensity{end}_g_per_kwh") for end in ("", "_least", "_greatest")
+    )
+    if mean is None:
+        return ""
+    spread = (
+        "" if amount(least) == amount(greatest) else f" ({amount(least)} to {amount(greatest)})"
+    )
+    return f", at a mean of {amount(mean)} g CO₂e/kWh{spread},"

@@ -166,7 +166,7 @@ def _parts(site: Site, cube: Cube, names: Mapping[str, str]) -> dict[str, Any]:
     found = savings(model)
     what_if, hours = child(model, "what_if_regions"), child(model, "what_if_hours")
     within = child(what_if, "within_geographies")
-    lines = hour_lines(hours, names)
+    lines = hour_lines(rows(hours, "regions"), names)
     tables = downloads(site.files)
     absent = [] if known else ["budgets"]
     absent += [] if tables else ["data"]

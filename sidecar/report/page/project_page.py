@@ -6,7 +6,7 @@ from typing import Any, Final
 from sidecar.report.figures.details import ProjectDetails
 from sidecar.report.page import contexts, view
 from sidecar.report.page.budget_bars import budget_bar
-from sidecar.report.page.comparisons import move_lines, region_names, weekday_hour_rows
+from sidecar.report.page.comparisons import hour_lines, move_lines, region_names, weekday_hour_rows
 from sidecar.report.page.cube import MEASURES
 from sidecar.report.page.reading import NAMELESS, Mapped, child, number, prose, rows, text, total
 from sidecar.report.page.render import embedded_json
@@ -77,6 +77,7 @@ def project_page(site: Site, place: int, details: ProjectDetails) -> str:
         "budget_method": prose(child(row, "budget"), "forecast_method"),
         "period": "day",
         "has_hours": bool(hours),
+        "best_hours": hour_lines(rows(row, "best_hours"), names),
         "elsewhere": move_lines(child(child(row, "best_region"), "within_geographies"), names),
         "experiments_shown": experiments.shown,
         "experiments_more": experiments.hidden + details.experiments_left_out,

@@ -1,9 +1,11 @@
 """The page of one run."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from sidecar.amounts import amount
 from sidecar.report.page import contexts, view
+from sidecar.report.page.comparisons import region_names
 from sidecar.report.page.numbers import energy, mass, percent
 from sidecar.report.page.reading import NAMELESS, Mapped, key_of, number, ratio, rows, text, total
 from sidecar.report.page.site import Site
@@ -36,7 +38,7 @@ def run_page(site: Site, place: int) -> str:
     row, model = site.runs[place], site.model
     project_place = site.place_of(row)
     project = site.projects[project_place] if project_place is not None else {}
-    cited = site.sources.of_project(project)
+    cited = site.sources.of_run(row, project)
     equivalents: list[dict[str, object]] = []
     name = text(row, "run", NAMELESS)
     slug = site.run_pages[place]
@@ -50,7 +52,7 @@ def run_page(site: Site, place: int) -> str:
         "used": _used(row),
         "project": text(row, "project", NAMELESS),
         "project_href": site.project_href(project_place, "../"),
-        "place": _place(row, project),
+        "place": _place(row, project, region_names(model)),
         "components": contexts.component_rows(row),
         "phases": phases,
         "boamps": f"../boamps/{slug}.json" if f"boamps/{slug}.json" in site.files else "",
@@ -106,15 +108,17 @@ def _used(run: Mapped) -> dict[str, str] | None:
     return {"time": view.duration(seconds), "detail": detail}
 
 
-def _place(run: Mapped, project: Mapped) -> list[view.Fact]:
-    """Return when it ran and on what, and its part of its project."""
+def _place(run: Mapped, project: Mapped, names: Mapping[str, str]) -> list[view.Fact]:
+    """Return when it ran and on what, and its part of its project; `names` are those of regions."""
     begin, end = text(run, "window_start"), text(run, "window_end")
     facts = [
         view.Fact("Began (UTC)", contexts.moment(begin) or "not known"),
         view.Fact("Ended (UTC)", contexts.moment(end) or "not known"),
         view.Fact("Time metered", view.duration(number(run, "duration_s"))),
     ]
-    facts += [view.Fact(name, known) for name, key in _HARDWARE if (known := text(run, key))]
+    known = {key: text(run, key) for _, key in _HARDWARE}
+    known["region"] = names.get(known["region"]) or known["region"]
+    facts += [view.Fact(name, known[key]) for name, key in _HARDWARE if known[key]]
     share = ratio(number(run, "emissions_g"), number(project, "emissions_g"))
     if share is not None:
         facts.append(view.Fact("Of its project’s emissions", percent(share)))

@@ -20,6 +20,7 @@ from sidecar.report.page.view import bounded_mass, duration
 _PODS_SHOWN: Final = 50
 _BUDGETS_SHOWN: Final = 10
 _RECONCILED_SHOWN: Final = 24
+_PARTLY: Final = "; ours are of a part of that month or of some projects, Azure’s of all"
 
 
 def coverage_lines(model: Mapped) -> list[str]:
@@ -77,8 +78,17 @@ def _budget_lines(model: Mapped) -> list[str]:
     """Return the budgets that were not understood."""
     found = ((row, prose(child(row, "budget"), "reason")) for row in rows(model, "projects"))
     unread = [(text(row, "project"), reason) for row, reason in found if reason]
+    said = [f"The budget of {name} is not known: {reason}." for name, reason in unread]
+    return said[:_BUDGETS_SHOWN] + _silent_budget_lines(child(model, "coverage"))
+
+
+def _silent_budget_lines(coverage: Mapped) -> list[str]:
+    """Return the budgets that were given to projects without records."""
+    names = coverage.get("budgets_without_records")
+    named = [{"name": name} for name in names] if isinstance(names, list) else []
     return [
-        f"The budget of {name} is not known: {reason}." for name, reason in unread[:_BUDGETS_SHOWN]
+        f"A budget was given to {text(item, 'name')}, of which there are no records: is it spelled so?"
+        for item in named[:_BUDGETS_SHOWN]
     ]
 
 
@@ -179,8 +189,14 @@ def reconciliation_lines(reconciliation: Mapped) -> list[str]:
         lines.append(
             f"{text(row, 'month')}, {who}{f', scope {named}' if named else ''}: Azure "
             f"{mass(_grams(row, 'azure_kg'))}, ours {mass(_grams(row, 'ours_kg'))}, "
-            f"factor {amount(number(row, 'factor'))} (shown, not applied)."
+            f"factor {amount(number(row, 'factor'))} (shown, not applied)"
+            f"{_PARTLY if row.get('is_whole') is False and number(row, 'ours_kg') else ''}."
         )
+    left_out = child(reconciliation, "left_out")
+    lines += [
+        f"{counted(int(number(left_out, name) or 0), 'row')} of the export left out: {name[:160]}."
+        for name in sorted(left_out)
+    ]
     differs = reconciliation.get("differs")
     return lines + (list(map(str, differs[:10])) if isinstance(differs, list) else [])
 

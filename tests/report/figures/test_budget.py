@@ -101,11 +101,18 @@ def test_a_forecast_beyond_the_budget_is_a_risk_with_a_day():
 
 def test_a_budget_that_is_used_up_is_exceeded():
     row = budget_row(Budget(1000.0), HUNDRED_A_DAY, NOON)
-    assert (row["status"], row["left_g"], row["exhausted_on"]) == (
-        "exceeded",
-        -100.0,
-        "2026-11-12",
-    )
+    assert (row["status"], row["left_g"]) == ("exceeded", -100.0)
+
+
+@pytest.mark.parametrize(("limit", "on"), [(1000.0, "10"), (999.0, "10"), (50.0, "01")])
+def test_the_day_that_used_a_budget_up_is_told_and_not_today(limit, on):
+    row = budget_row(Budget(limit), HUNDRED_A_DAY, NOON)
+    assert row["exhausted_on"] == f"2026-11-{on}"
+
+
+def test_a_budget_of_which_nothing_is_left_was_used_up_by_its_last_day():
+    row = budget_row(Budget(1100.0), HUNDRED_A_DAY, NOON)
+    assert (row["status"], row["exhausted_on"]) == ("at risk", "2026-11-11")
 
 
 def test_a_budget_of_energy_is_in_kwh():

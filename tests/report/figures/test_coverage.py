@@ -4,8 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.report.figures.coverage import LEVELS, QUALITIES, coverage, energy_by, mix
-from sidecar.report.figures.inputs import Amounts, MissingPod, PodsLookedUp, ReadFacts
+from sidecar.report.figures.coverage import (
+    LEVELS,
+    QUALITIES,
+    coverage,
+    energy_by,
+    mix,
+    pue_share,
+)
+from sidecar.report.figures.inputs import (
+    Amounts,
+    FactorUse,
+    MissingPod,
+    PodsLookedUp,
+    ReadFacts,
+)
 from sidecar.report.read import ReadReport
 from tests.report.figures.rows import measures
 
@@ -27,6 +40,17 @@ def test_a_quarter_of_the_records_without_emissions():
 def test_gaps_are_a_share_of_all_time():
     row = coverage(measures(duration_s=300.0, gap_s=100.0), ReadFacts(), None)
     assert row["gap_share"] == 0.25
+
+
+def test_the_energy_whose_pue_is_known_needs_no_source_of_it():
+    factors = [
+        FactorUse("a", pue=1.14, pue_source="a table", energy_kwh=2.0),
+        FactorUse("b", pue=1.0, energy_kwh=1.0),  # CodeCarbon's files name none
+        FactorUse("c", energy_kwh=1.0),
+    ]
+    assert pue_share(factors) == 0.75
+    assert pue_share([]) is None
+    assert pue_share(None) is None
 
 
 def test_not_asked_is_not_none_found():

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sidecar.report.figures.hours import NOT_ASKED, ONE_HOUR, YEARLY, what_if_hours
+from sidecar.report.figures.hours import NOT_ASKED, ONE_HOUR, YEARLY, best_hours, what_if_hours
 from sidecar.report.figures.inputs import HourOfRegion
+from tests.report.figures.rows import row
 
 
 def hour(number, intensity, energy_kwh, **changes):
@@ -33,6 +34,38 @@ def test_all_energy_at_another_hour_by_hand():
     assert region["emissions_g"] == 1200.0
     assert (region["best_hour"], region["difference_at_best_g"]) == (3, -700.0)
     assert region["hours"][18]["difference_g"] == pytest.approx(5 * 375.0 - 1200.0)
+
+
+def of_project(region="westeurope", **changes):
+    known = {"facility_energy_kwh": 2.0, "emissions_g": 500.0}
+    return row({"project": "demo", "region": region}, **(known | changes))
+
+
+def test_the_best_hour_of_a_project_by_hand():
+    (best,) = best_hours(what_if_hours(HOURS), HOURS, [of_project(), of_project("eastus")])
+    # its 2 kWh caused 500 g; at 03 h, where the region had 100 g/kWh, they would have caused 200 g
+    assert (best["region"], best["best_hour"], best["carbon_intensity_g_per_kwh"]) == (
+        "westeurope",
+        3,
+        100.0,
+    )
+    assert (best["emissions_g"], best["emissions_at_best_g"]) == (500.0, 200.0)
+    assert best["difference_at_best_g"] == -300.0
+
+
+def test_where_a_region_has_intensities_of_two_origins_a_project_has_no_best_hour():
+    hours = [*HOURS, hour(3, 250.0, 1.0, carbon_intensity_source="an average")]
+    assert best_hours(what_if_hours(hours), hours, [of_project()]) == []
+
+
+@pytest.mark.parametrize("hours", [None, [], [hour(3, 253.0, 1.0)]])
+def test_without_hours_no_project_has_a_best_one(hours):
+    assert best_hours(what_if_hours(hours), hours, [of_project()]) == []
+
+
+def test_a_project_whose_emissions_are_not_known_has_no_best_hour():
+    unknown = of_project(emissions_g=None, facility_energy_kwh=None)
+    assert best_hours(what_if_hours(HOURS), HOURS, [unknown]) == []
 
 
 def test_an_hour_without_records_is_not_known():

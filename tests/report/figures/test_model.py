@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.estimate import embodied
 from sidecar.report.balance import Balance
 from sidecar.report.figures import model as module
 from sidecar.report.figures.budget import Budget
 from sidecar.report.figures.descriptions import DOCUMENT_KEYS
-from sidecar.report.figures.inputs import FactorUse, ReadFacts
+from sidecar.report.figures.inputs import FactorUse, ReadFacts, RunFacts
 from sidecar.report.figures.model import report_model
 from sidecar.report.measures import Measures, Row
 from sidecar.report.selection import Selection
@@ -94,9 +95,34 @@ def test_the_factors_of_a_project_name_their_sources_once():
     assert used == [
         ("carbon_intensity", "a map", 0.75),
         ("carbon_intensity", "another", 0.0),
+        ("embodied", embodied.SOURCE, 1.0),
         ("pue", "setting pue", 0.0),
     ]
     assert [item["energy_kwh"] for item in model["projects"][0]["factors"]] == [0.25, 0.5]
+
+
+def test_a_run_names_the_sources_that_all_its_records_agree_on():
+    known = RunFacts(
+        region="westeurope",
+        carbon_intensity_source="a map",
+        carbon_intensity_year=2025,
+        pue_source="a table",
+    )
+    model = report_model(inputs(report_of(), runs={("demo", "run of demo"): known}))
+    (run,) = model["runs"]
+    texts = {item["number"]: (item["source"], item["year"]) for item in model["factors"]}
+    assert {name: texts.get(n) for name, n in run["sources"].items()} == {
+        "carbon_intensity": ("a map", 2025),
+        "pue": ("a table", None),
+        "cpu_power": None,
+    }
+    assert "pue_source" not in run
+
+
+def test_a_pue_without_a_source_is_known():
+    factors = [FactorUse("demo", pue=1.0, energy_kwh=3.0), FactorUse("demo", energy_kwh=1.0)]
+    model = report_model(inputs(report_of(), factors=factors))
+    assert model["coverage"]["energy_with_pue_share"] == 0.75
 
 
 def test_every_number_of_a_source_is_told():
@@ -130,6 +156,18 @@ def test_a_budget_of_an_annotation_is_used_without_one():
     budget = report_model(inputs(report_of(), annotated_budgets={"demo": "7 kg"}))
     row = budget["projects"][0]["budget"]
     assert (row["budget_g"], row["source"], row["used_g"]) == (7000.0, "annotation", 288.42)
+
+
+@pytest.mark.parametrize(
+    ("projects", "named"), [((), ["dmeo"]), (("demo",), []), (("demo", "dmeo"), ["dmeo"])]
+)
+def test_a_budget_of_a_project_without_records_is_told(projects, named):
+    given_inputs = inputs(
+        report_of(),
+        budgets={"demo": Budget(5.0), "dmeo": Budget(5.0)},
+        selection=Selection(frozenset(projects)),
+    )
+    assert report_model(given_inputs)["coverage"]["budgets_without_records"] == named
 
 
 def test_an_annotation_that_is_no_budget_is_told():

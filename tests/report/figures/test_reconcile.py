@@ -13,6 +13,7 @@ from sidecar.report.figures.reconcile import (
     read_export,
     reconciliation,
 )
+from sidecar.report.selection import Selection
 from tests.report.figures.rows import day
 
 ONE = "11111111-2222-3333-4444-555555555555"
@@ -156,6 +157,24 @@ def test_an_export_without_subscriptions_is_compared_with_all_records_of_its_mon
     (row,) = result["rows"]
     assert (row["ours_kg"], row["factor"]) == (5.0, 2.0)
     assert result["is_by_subscription"] is False
+
+
+@pytest.mark.parametrize(
+    ("begun", "selection", "is_whole"),
+    [
+        ("2026-10-01", None, True),
+        ("2026-09-07", Selection(since="2026-09-01T00:00:00.000Z"), True),
+        ("2026-09-07", Selection(until="2026-11-01T00:00:00.000Z"), True),
+        ("2026-10-02", None, False),
+        ("2026-09-07", Selection(until="2026-10-31T23:00:00.000Z"), False),
+        ("2026-09-07", Selection(frozenset({"demo"})), False),
+    ],
+)
+def test_ours_of_a_part_of_a_month_are_said_to_be(begun, selection, is_whole):
+    days = Daily.of([day(begun, 1.0), day("2026-10-20", 5000.0)])
+    export = parse_export("Month,Emissions (kgCO2e)\n2026-10,10\n")
+    (row,) = reconciliation(export, None, days, selection)["rows"]
+    assert row["is_whole"] is is_whole
 
 
 def test_without_an_export_nothing_is_known():

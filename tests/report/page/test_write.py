@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sidecar.report.figures.details import ProjectDetails
 from sidecar.report.page import write_pages
 from sidecar.report.page.render import embedded_json
 from sidecar.report.page.site import PROJECT_PAGES_MAX, RUN_PAGES_MAX
@@ -201,6 +202,74 @@ def test_pages_of_projects_and_runs_name_the_sources_they_rest_on(report, folder
     assert "Microsoft FY25" in page
 
 
+def sourced(**changes):
+    factors = [
+        {"number": n, "source": f"source {n}", "year": 2025 if n < 3 else None} for n in range(1, 6)
+    ]
+    used = [
+        {"region": region, "carbon_intensity_source": f"source {n}", "carbon_intensity_year": 2025}
+        | {"pue": 1.1, "pue_source": "source 3", "cpu_power_source": f"source {n + 3}"}
+        | {"energy_kwh": 1.0}
+        for n, region in ((1, "westeurope"), (2, "swedencentral"))
+    ]
+    run = {"project": "p", "run": "r", "slug": "r", "emissions_g": 1.0, "energy_kwh": 1.0}
+    return {
+        "projects": [{"project": "p", "slug": "p", "factors": used}],
+        "runs": [run | changes],
+        "factors": factors,
+        "map": [{"region": "swedencentral", "display_name": "Sweden Central"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("known", "numbers"),
+    [
+        ({"region": "swedencentral"}, {2, 3, 5}),
+        ({"sources": {"carbon_intensity": 2, "pue": 3, "cpu_power": 4}}, {2, 3, 4}),
+        ({"region": "swedencentral", "sources": {"cpu_power": 4}}, {2, 3, 4}),
+        ({"sources": {"carbon_intensity": 99, "pue": None}}, {1, 2, 3, 4, 5}),
+        ({}, {1, 2, 3, 4, 5}),
+    ],
+)
+def test_a_run_cites_its_own_sources_and_not_all_of_its_project(tmp_path, known, numbers):
+    page = html_of(write(tmp_path, sourced(**known)).directory / "runs/r.html")
+    assert set(map(int, re.findall(r'href="#source-([0-9]+)"', page))) == numbers
+    assert set(map(int, re.findall(r'id="source-([0-9]+)"', page))) == numbers
+
+
+def watered(litres):
+    """A page of all, one of a project, and one of a run, with this much water for a kWh."""
+    amounts = {"energy_kwh": 1.0, "water_l": litres, "embodied_g": 2.0, "emissions_g": 1.0}
+    model = sourced(region="swedencentral", **amounts)
+    model["projects"][0] |= amounts | {"regions": [{"region": "swedencentral"} | amounts]}
+    model["map"][0] |= {"wue_l_per_kwh": 0.16, "wue_source": 6}
+    model["factors"] += [{"number": n, "source": f"source {n}", "year": 2022} for n in (6, 7)]
+    return model | {
+        "total": amounts,
+        "regions": [{"region": "swedencentral"} | amounts],
+        "factors_used": [{"factor": "embodied", "source": 7, "energy_kwh": 1.0}],
+    }
+
+
+@pytest.mark.parametrize("name", ["index", "projects/p", "runs/r"])
+def test_water_and_embodied_emissions_name_their_sources(tmp_path, name):
+    page = html_of(write(tmp_path, watered(0.16)).directory / f"{name}.html")
+    assert re.search(r'<dt>Water</dt><dd>0.16 L[^<]*<a class="ref" href="#source-6"', page)
+    assert re.search(r'<dt>Embodied[^<]*</dt><dd>[^<]*<a class="ref" href="#source-7"', page)
+    assert {"source-6", "source-7"} <= set(re.findall(r'id="(source-[0-9]+)"', page))
+
+
+@pytest.mark.parametrize("name", ["index", "projects/p", "runs/r"])
+def test_water_that_is_not_the_catalogues_names_no_source_of_it(tmp_path, name):
+    page = html_of(write(tmp_path, watered(0.3)).directory / f"{name}.html")
+    assert 'href="#source-6"' not in page
+
+
+def test_the_region_of_a_run_is_called_as_everywhere(tmp_path):
+    page = html_of(write(tmp_path, sourced(region="swedencentral")).directory / "runs/r.html")
+    assert "Sweden Central" in page
+
+
 @pytest.mark.parametrize("folder", ["projects", "runs"])
 def test_every_page_can_be_jumped_through(report, folder):
     page = next((report.directory / folder).iterdir()).read_text()
@@ -215,6 +284,28 @@ def test_no_pue_is_said_where_none_was_applied(tmp_path):
     page = html_of(write(tmp_path, {"projects": [project]}).directory / "projects/p.html")
     assert "2 kWh: no PUE was applied, the region is not known" in page
     assert "with cooling" not in page
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        (1.0, "2.28 kWh with cooling and losses (PUE)"),
+        (0.5, "2.28 kWh with cooling and losses (PUE), known for 50 % of the energy"),
+        (0.0, "2.28 kWh: no PUE was applied"),
+    ],
+)
+def test_for_how_much_energy_the_pue_is_known_does_not_follow_from_its_sources(
+    tmp_path, share, said
+):
+    model = {
+        "total": {"energy_kwh": 2.0, "facility_energy_kwh": 2.28},
+        "coverage": {"energy_with_pue_share": share},
+        "factors_used": [{"factor": "pue", "source": 1, "energy_kwh": 1.0}],
+        "factors": [{"number": 1, "source": "a table", "year": 2025}],
+    }
+    page = html_of(write(tmp_path, model).directory / "index.html")
+    assert said in page
+    assert ("known for" in page) == (share == 0.5)
 
 
 def test_a_region_that_is_not_known_is_told_with_what_to_do(tmp_path):
@@ -278,6 +369,52 @@ def test_a_budget_that_was_not_understood_is_said_with_its_reason(tmp_path):
     write_pages({"projects": [{"project": "p", "budget": budget}]}, tmp_path)
     page = html_of(tmp_path / "index.html")
     assert "The budget of p is not known: &#39;lots&#39; is no budget." in page
+
+
+HOUR = {"hour": 3, "carbon_intensity_g_per_kwh": 100.0}
+HOUR |= {
+    "carbon_intensity_least_g_per_kwh": 90.0,
+    "carbon_intensity_greatest_g_per_kwh": 120.0,
+}
+BEST = {
+    "region": "westeurope",
+    "best_hour": 3,
+    "emissions_g": 500.0,
+    "difference_at_best_g": -300.0,
+}
+SAID = (
+    "westeurope: all of it at 03:00 UTC, at a mean of 100 g CO₂e/kWh (90 to 120), would have come to "
+    "200 g CO₂e, 300 g less than 500 g."
+)
+
+
+def test_what_another_hour_would_have_come_to_is_said_with_its_intensity(tmp_path):
+    what_if = {"known": True, "regions": [BEST | {"hours": [HOUR]}]}
+    write_pages({"what_if_hours": what_if}, tmp_path)
+    assert SAID in html_of(tmp_path / "index.html")
+
+
+def test_the_page_of_a_project_says_what_another_hour_would_have_come_to(tmp_path):
+    model = {"projects": [{"project": "p", "slug": "p", "best_hours": [BEST | HOUR]}]}
+    cells = {"weekday": 0, "hour": 3, "energy_kwh": 1.0}
+    details = [ProjectDetails("p", [], [cells], [])]
+    write_pages(model, tmp_path, details)
+    assert SAID in html_of(tmp_path / "projects" / "p.html")
+
+
+def test_azures_figures_beside_ours_of_a_part_of_a_month_are_said_to_be(tmp_path):
+    row = {"month": "2026-10", "scopes": [2], "azure_kg": 4.0, "ours_kg": 2.0, "factor": 2.0}
+    found = {"known": True, "rows": [row | {"is_whole": False}], "left_out": {"no month": 3}}
+    write_pages({"reconciliation": found}, tmp_path)
+    page = html_of(tmp_path / "index.html")
+    assert "factor 2 (shown, not applied); ours are of a part of that month" in page
+    assert "3 rows of the export left out: no month." in page
+
+
+def test_a_budget_of_a_project_without_records_is_said(tmp_path):
+    write_pages({"coverage": {"budgets_without_records": ["<dmeo>", 7]}}, tmp_path)
+    page = html_of(tmp_path / "index.html")
+    assert "A budget was given to &lt;dmeo&gt;, of which there are no records" in page
 
 
 JSON = st.recursive(
