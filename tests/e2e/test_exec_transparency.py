@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.commands import (
@@ -275,6 +276,11 @@ def test_a_signal_from_a_process_is_forwarded_on_a_terminal_too(tmp_path: Path):
         assert terminal.ends() == 5
 
 
+def all_stopped(shell: int) -> bool:
+    children = psutil.Process(shell).children(recursive=True)
+    return bool(children) and all(one.status() == psutil.STATUS_STOPPED for one in children)
+
+
 def test_control_z_and_fg_work(tmp_path: Path):
     command = (
         f"{' '.join(SIDECAR)} exec --volume {tmp_path} -- sh -c 'echo re''ady; read x; exit $x'"
@@ -287,6 +293,8 @@ def test_control_z_and_fg_work(tmp_path: Path):
         terminal.keys("\x1a")
         terminal.shows("Stopped")
         terminal.shows("prompt: ")
+        # A read that waits looks for keys before it looks for signals: it could still take some.
+        until(lambda: all_stopped(terminal.process.pid))
         terminal.keys("fg\n")
         terminal.shows("exit $x'")
         terminal.keys("9\n")
