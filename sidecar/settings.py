@@ -367,7 +367,7 @@ class Settings:
     intensity_cache: Path | None = setting(
         parse_path,
         "directory for the last answers, which several processes may share; without it, intensity/ on "
-        "the volume, and none for the collector",
+        "the volume; for the collector intensity/v1/ in its container, or none",
         metavar="DIR",
         group="intensity",
     )

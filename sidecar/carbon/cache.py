@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from sidecar.carbon.encoding import decoded, encoded
 from sidecar.carbon.series import Series
@@ -26,6 +26,22 @@ ALONE_WITHIN_S: Final = 12.0
 _LOOK_PERIOD_S: Final = 0.2
 
 _log = logging.getLogger(__name__)
+
+
+class SeriesStore(Protocol):
+    """Where the last answers are kept, for whoever shares them. Nothing here raises."""
+
+    def read(self, provider: str, zone: str) -> Series | None:
+        """Return what was written last; None where there is nothing usable."""
+        ...
+
+    def write(self, series: Series) -> None:
+        """Replace what is kept of a series."""
+        ...
+
+    def alone(self, provider: str, zone: str) -> contextlib.AbstractContextManager[None]:
+        """Wait for others who ask about this zone, some seconds at most, and keep them waiting."""
+        ...
 
 
 class SeriesFiles:

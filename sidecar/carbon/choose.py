@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sidecar.carbon.api import IntensityApi
+from sidecar.carbon.cache import SeriesStore
 from sidecar.carbon.feed import FixedFeed, LiveFeed, ZoneOf
 from sidecar.carbon.intensity import IntensityFeed
 from sidecar.carbon.keeper import IntensityKeeper
@@ -51,10 +52,11 @@ def intensity_keeper(
     api: IntensityApi,
     directory: Path | None = None,
     clock: Callable[[], float] = time.time,
+    shared: SeriesStore | None = None,
 ) -> IntensityKeeper:
     """Return who asks this service as often as the settings allow, and keeps its answers."""
     kept_in = settings.intensity_cache or directory
-    return IntensityKeeper(api, kept_in, settings.intensity_refresh, clock)
+    return IntensityKeeper(api, kept_in, settings.intensity_refresh, clock, shared)
 
 
 def intensity_api(settings: Settings) -> IntensityApi:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from sidecar.carbon.api import IntensityApi, NoIntensityError
-from sidecar.carbon.cache import SeriesFiles
+from sidecar.carbon.cache import SeriesFiles, SeriesStore
 from sidecar.carbon.series import Series
 
 PERIOD_S: Final = 3600.0
@@ -51,7 +51,10 @@ class _Zone:
 
 
 class IntensityKeeper:
-    """Keeps the series of some zones; any thread may call. `renew` alone takes time."""
+    """Keeps the series of some zones; any thread may call. `renew` alone takes time.
+
+    `shared` goes before `directory`.
+    """
 
     def __init__(
         self,
@@ -59,9 +62,10 @@ class IntensityKeeper:
         directory: Path | None = None,
         period_s: float = PERIOD_S,
         clock: Callable[[], float] = time.time,
+        shared: SeriesStore | None = None,
     ) -> None:
         self._api = api
-        self._files = SeriesFiles(directory)
+        self._files: SeriesStore = SeriesFiles(directory) if shared is None else shared
         self._period_s = period_s
         self._clock = clock
         self._zones: OrderedDict[str, _Zone] = OrderedDict()

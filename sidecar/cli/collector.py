@@ -51,6 +51,7 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
     from sidecar.collector.cluster import open_cluster  # noqa: PLC0415
     from sidecar.collector.handover import open_receipts  # noqa: PLC0415
     from sidecar.collector.intensity import open_intensity  # noqa: PLC0415
+    from sidecar.collector.shared_series import open_shared_series  # noqa: PLC0415
     from sidecar.serving import Service, Serving  # noqa: PLC0415
 
     key_file = settings.handover_key_file
@@ -61,7 +62,7 @@ def _service(settings: Settings, environ: Mapping[str, str]) -> "Service":
         cluster=open_cluster(environ),
         audience=settings.audience,
         receipts=open_receipts(key_file) if key_file else None,
-        intensity=open_intensity(settings),
+        intensity=open_intensity(settings, open_shared_series(settings, environ)),
         node_meter=settings.node_meter_account,
         uploads=settings.uploads,
     )

@@ -118,6 +118,8 @@ class _Collector:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self._parts.backend.close()
+            if self._intensities is not None:
+                self._intensities.close()
 
     async def take_segment(self, request: Request) -> Response:
         """`POST /v1/segments`."""

@@ -28,6 +28,7 @@ from sidecar.carbon.series import Series
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.collector.node_facts import NodeFacts
 from sidecar.collector.refusal import Refusal, shown
+from sidecar.collector.shared_series import SharedSeries
 from sidecar.collector.token_review import Caller
 from sidecar.settings import Settings
 
@@ -48,23 +49,29 @@ Facts = Callable[[str | None], Awaitable[NodeFacts]]
 
 @dataclass(frozen=True, slots=True)
 class IntensitySource:
-    """The service that is asked, and which zone it has for a region."""
+    """The service that is asked, and which zone it has for a region.
+
+    `shared` is what the replicas keep together; without it each keeps its own.
+    """
 
     api: IntensityApi
     zone_of: ZoneOf
     zones: frozenset[str]
     settings: Settings
     clock: Callable[[], float] = time.time
+    shared: SharedSeries | None = None
 
 
-def open_intensity(settings: Settings) -> IntensitySource | None:
+def open_intensity(
+    settings: Settings, shared: SharedSeries | None = None
+) -> IntensitySource | None:
     """Open the source that the settings name; None for averages. Raises SettingsError."""
     if settings.intensity_source == WITHOUT_TIME:
         return None
     catalogue = Catalogue()
     zone_of = zones_of(settings, catalogue)
     zones = all_zones(zone_of, catalogue)
-    return IntensitySource(intensity_service(settings), zone_of, zones, settings)
+    return IntensitySource(intensity_service(settings), zone_of, zones, settings, shared=shared)
 
 
 @dataclass(slots=True)
@@ -109,7 +116,9 @@ class Intensities:
         self._source = source
         self._facts = facts
         api = _Counted(source.api, told)
-        self._keeper: IntensityKeeper = intensity_keeper(source.settings, api, clock=source.clock)
+        self._keeper: IntensityKeeper = intensity_keeper(
+            source.settings, api, clock=source.clock, shared=source.shared
+        )
         self._threads = CapacityLimiter(CALLS_MAX)
         self._asking: dict[tuple[str, What], asyncio.Task[Series | None]] = {}
         self._told: dict[str, _Told] = {}
@@ -126,6 +135,11 @@ class Intensities:
         if series is None:
             raise self._none(zone, "forecast" if with_forecast else "observed")
         return self._content(zone, series)
+
+    def close(self) -> None:
+        """End the connections to what the replicas share."""
+        if self._source.shared is not None:
+            self._source.shared.close()
 
     async def _check(self, caller: Caller, zone: str) -> None:
         if zone not in self._source.zones:

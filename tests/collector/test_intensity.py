@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -12,11 +13,12 @@ from sidecar.carbon.collected import Collected
 from sidecar.carbon.electricity_maps import ElectricityMaps
 from sidecar.carbon.encoding import decoded
 from sidecar.carbon.feed import LiveFeed
-from sidecar.carbon.intensity import CatalogueIntensity
+from sidecar.carbon.intensity import average_intensity
 from sidecar.carbon.keeper import IntensityKeeper
 from sidecar.carbon.series import matched
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.collector.intensity import IntensitySource, open_intensity
+from sidecar.collector.shared_series import open_shared_series
 from sidecar.collector_client import CollectorClient
 from sidecar.segment import decompressed
 from sidecar.settings import SettingsError, load_settings
@@ -88,7 +90,7 @@ def test_a_hundred_pods_with_many_windows_cause_one_call_a_zone_and_hour(
     collector, api, fake, clock, tmp_path
 ) -> None:
     feeds = []
-    average = CatalogueIntensity(CATALOGUE, "westeurope", None).intensity()
+    average = average_intensity(CATALOGUE, "westeurope", None)
     zone_of = zones_of(load_settings(SOURCE, {}), CATALOGUE)
     for number in range(100):
         file = tmp_path / f"token-{number}"
@@ -147,6 +149,20 @@ def test_two_collectors_that_share_a_directory_call_once(
     for collector in (start(intensity=source(**shared)), start(intensity=source(**shared))):
         for _ in range(5):
             assert asked(collector, api.token()).status_code == 200
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.needs("azurite")
+def test_two_collectors_of_one_container_call_once(  # noqa: PLR0917 - fixtures
+    start, source, api, fake, azurite, container_name
+) -> None:
+    where = {"EMISSIONS_BLOB_CONNECTION_STRING": azurite.connection_string}
+    settings = load_settings({**SOURCE, "blob_container": container_name}, where)
+    sources = [replace(source(), shared=open_shared_series(settings, {})) for _ in range(2)]
+    collectors = [start(intensity=one) for one in sources]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda one: asked(one, api.token()), collectors * 2))
+    assert {answer.status_code for answer in answers} == {200}
     assert len(fake.requests) == 1
 
 

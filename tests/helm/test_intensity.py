@@ -66,8 +66,14 @@ def test_the_collector_reads_the_token_from_a_secret_that_is_there(tmp_path):
     settings = parsed(container)
     assert str(settings.intensity_token_file) == "/etc/emissions/intensity/token"
     assert (settings.intensity_zone, settings.intensity_refresh) == ("NL", 7200)
-    assert str(settings.intensity_cache) == "/tmp/intensity"
+    assert settings.intensity_cache is None  # the replicas share what they keep, in the container
     assert open_intensity(settings).zones == {"NL"}
+
+
+def test_replicas_with_a_volume_share_what_they_keep_there():
+    container, _ = collector("directory", "--set=intensity.source=uk")
+    assert str(parsed(container).intensity_cache) == "/records/intensity"
+    assert "/records" in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
 def test_no_value_holds_a_token():

@@ -45,7 +45,9 @@ url: {{ $intensity.url | quote }}
 {{- $intensity := .Values.intensity -}}
 {{- if ne $intensity.source "catalogue" -}}
 - --intensity-source={{ $intensity.source }}
-- --intensity-cache=/tmp/intensity
+{{- if eq .Values.collector.backend "directory" }}
+- --intensity-cache=/records/intensity
+{{- end }}
 - --intensity-refresh={{ $intensity.refresh }}
 {{- with $intensity.zone }}
 - {{ printf "--intensity-zone=%s" . | quote }}
