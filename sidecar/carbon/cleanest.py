@@ -45,7 +45,7 @@ def cleanest_start(
     """
     if duration_s <= 0:
         raise ValueError(f"a run lasts longer than {duration_s:g} s")
-    spans = list(_published(timeline.spans_over(now_s, now_s + AHEAD_MAX_S)))
+    spans = published(timeline.spans_over(now_s, now_s + AHEAD_MAX_S))
     best: tuple[float, float] | None = None
     first_s = math.inf
     for stretch in _stretches(spans):
@@ -59,7 +59,7 @@ def cleanest_start(
     return Choice(earliest, cleanest, spans[-1].end_s)
 
 
-def _published(spans: Iterable[Span]) -> list[Span]:
+def published(spans: Iterable[Span]) -> list[Span]:
     """Leave out what stands in after the last published value: it foresees nothing."""
     kept = list(spans)
     while kept and kept[-1].kind == "carried":

@@ -20,9 +20,9 @@ from sidecar.carbon.choose import (
     schedule_of,
     zones_of,
 )
-from sidecar.carbon.cleanest import Choice, Start, cleanest_start
+from sidecar.carbon.cleanest import Choice, Start, cleanest_start, published
 from sidecar.carbon.keeper import IntensityKeeper
-from sidecar.carbon.series import Series, Timeline, matched
+from sidecar.carbon.series import AHEAD_MAX_S, Series, Timeline, matched
 from sidecar.catalogue.lookup import Catalogue
 from sidecar.cli.logs import set_up_logs
 from sidecar.cli.options import add_settings, command_parser, settings_from
@@ -169,12 +169,10 @@ def _foreseen(keeper: IntensityKeeper, zone: str, now_s: float) -> Series:
 def _choice(timeline: Timeline, now_s: float, wish: _Wish) -> Choice:
     choice = cleanest_start(timeline, now_s, wish.duration_s, now_s + wish.within_s)
     if choice is None:
-        ends = max(
-            (span.end_s for span in timeline.spans_over(now_s, now_s + 8 * 86400)), default=None
-        )
-        reach = (
-            "there is no value for the time to come" if ends is None else f"it ends {_time(ends)}"
-        )
+        foreseen = published(timeline.spans_over(now_s, now_s + AHEAD_MAX_S))
+        reach = "there is no value for the time to come"
+        if foreseen:
+            reach = f"it ends {_time(foreseen[-1].end_s)}"
         hours = amount(wish.duration_s / 3600)
         raise _NoForecastError(
             f"the forecast has no {hours} h without a gap: {reach}; give fewer --hours"
@@ -184,6 +182,7 @@ def _choice(timeline: Timeline, now_s: float, wish: _Wish) -> Choice:
 
 def _row(choice: Choice, place: _Place, timeline: Timeline, wish: _Wish) -> dict[str, Any]:
     now, then = choice.earliest.matched, choice.cleanest.matched
+    is_other = choice.earliest.start_s != choice.cleanest.start_s  # else it is the same run
     return {
         "region": place.region,
         "zone": place.zone,
@@ -192,8 +191,8 @@ def _row(choice: Choice, place: _Place, timeline: Timeline, wish: _Wish) -> dict
         "now": _start_row(choice.earliest),
         "cleanest": _start_row(choice.cleanest),
         "saving_percent": _saving(now.g_per_kwh, then.g_per_kwh),
-        "saving_low_percent": _saving(now.low, then.high),
-        "saving_high_percent": _saving(now.high, then.low),
+        "saving_low_percent": _saving(now.low, then.high if is_other else now.low),
+        "saving_high_percent": _saving(now.high, then.low if is_other else now.high),
         "foreseen_until": _time(choice.foreseen_until_s),
     }
 

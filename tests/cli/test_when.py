@@ -81,6 +81,14 @@ def test_where_no_later_start_is_cleaner_it_says_so(em, fake, capsys):
     assert "nothing: no later start is cleaner" in text
 
 
+def test_a_run_that_starts_now_saves_nothing_over_itself(em, capsys):
+    told = row(capsys, "--hours", "6", "--within", "6h", *em)
+    assert told["now"] == told["cleanest"]
+    assert told["now"]["low_g_per_kwh"] < told["now"]["high_g_per_kwh"]
+    savings = {told[f"saving_{name}percent"] for name in ("", "low_", "high_")}
+    assert savings == {0.0}
+
+
 def test_a_run_has_to_end_within_the_time_given(em, capsys):
     told = row(capsys, "--hours", "2", "--within", "5h", *em)
     assert told["cleanest"]["end"] == "2027-01-15T13:15:00Z"
@@ -166,7 +174,9 @@ def test_a_plan_without_forecasts_is_told_and_exits_1(em, fake, capsys):
 
 def test_a_forecast_that_is_too_short_is_told_and_exits_1(em, fake, capsys):
     line = fails(capsys, "--hours", "100", *em)
-    assert "has no 100 h without a gap: it ends 2027-01-1" in line
+    assert (
+        "has no 100 h without a gap: it ends 2027-01-16T08:00:00Z" in line
+    )  # as far as it is foreseen
     assert "give fewer --hours" in line
 
 
