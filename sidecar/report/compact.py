@@ -25,6 +25,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sidecar.amounts import counted
 from sidecar.report import commits as log
 from sidecar.report.claims import NODES_OWN
 from sidecar.report.columns import COLUMNS, DERIVED, KEPT
@@ -45,6 +46,8 @@ OWN_PART_RECORDS: Final = 50_000
 """From so many records a day on a project has a part of its own; the others of a day share one."""
 
 _ROW_GROUP: Final = 122_880
+_ORDER: Final = "project, node_key, start_us, record_id"
+"""Of the records in a part."""
 _ENERGY_TOLERANCE: Final = 1e-9
 """Relative; sums of floats, taken in another order."""
 
@@ -61,8 +64,9 @@ class Compacted:
 
     def __str__(self) -> str:
         return (
-            f"{self.records} records of {len(self.days)} days in {self.parts} parts; "
-            f"{self.removed} raw files removed, {self.left} left"
+            f"{counted(self.records, 'record')} of {counted(len(self.days), 'day')} in "
+            f"{counted(self.parts, 'part')}; {counted(self.removed, 'raw file')} removed, "
+            f"{self.left:,} left"
         )
 
 
@@ -200,7 +204,10 @@ class _Work:
         self.store.discard(self.base + commit.raw_name)
 
     def _gather(self, day: str, before: Sequence[CompactedDay]) -> str:
-        """Put a day's records with what they keep into a table; returns SQL of what was read."""
+        """Put a day's records with what they keep into a table; returns SQL of what was read.
+
+        It is sorted once as the parts are: each of them then is a stretch of it.
+        """
         kinds = {**{item.name: item.sql_type for item in COLUMNS}, **DERIVED}
         raw = self._staged(", ".join(kinds), f"day = '{day}'")
         stored = "SELECT NULL AS record_id, " + ", ".join(f"1.0 AS {name}" for name in KEPT)
@@ -219,6 +226,7 @@ class _Work:
             LEFT JOIN ({stored}) AS o USING (record_id)
             LEFT JOIN kept_now AS k USING (record_id)
             LEFT JOIN touched_now AS t ON t.node_key = r.node_key AND t.day = r.day
+            ORDER BY {_ORDER}
             """  # noqa: S608
         )
         return raw
@@ -256,8 +264,7 @@ class _Work:
         path = self.dataset.directory / "part.parquet"
         test = "project NOT IN (FROM owners)" if owner is None else "project = $1"
         self.dataset.connection.execute(
-            f"COPY (SELECT * FROM gathered WHERE {test} "  # noqa: S608
-            f"ORDER BY project, node_key, start_us, record_id) "
+            f"COPY (SELECT * FROM gathered WHERE {test}) "  # noqa: S608
             f"TO {quoted_text(path)} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})",
             [] if owner is None else [owner],
         )

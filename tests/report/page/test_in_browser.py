@@ -1,5 +1,6 @@
 """The pages in a real browser: seen, filtered, sorted, printed, and read by other means than sight."""
 
+import itertools
 import re
 from contextlib import contextmanager
 from threading import Thread
@@ -537,6 +538,40 @@ def test_a_report_of_seconds_goes_by_seconds(visit, tmp_path):
     page.locator("#time details summary").click()
     assert page.locator('[data-table="days"] tbody tr').count() == 6
     assert energy(1e-5) in page.locator('[data-table="days"]').inner_text()
+
+
+def test_a_report_of_hours_has_a_column_an_hour(visit, tmp_path):
+    hours = [[0, f"2026-09-23T{hour:02}:00:00.000Z", 1e-5, 1e-5, 0.003] for hour in range(6)]
+    moments = MOMENTS | {"step_s": 3600, "rows": hours}
+    page = visit(write(tmp_path, realistic_model(SHORT) | {"moments": moments}).index)
+    assert page.locator("#time-steps").inner_text() == "One column an hour (UTC)."
+
+
+HOURS = [{"hour": hour, "carbon_intensity_g_per_kwh": 200.0 + hour} for hour in range(24)]
+VARYING = {"region": "westeurope", "best_hour": 0, "hours": HOURS}
+TICKS = """() => [...document.querySelectorAll('[data-mark="x-axis tick label"]')].map((axis) =>
+    [...axis.querySelectorAll("text")].map((text) => {
+        const { left, right } = text.getBoundingClientRect();
+        return [left, right];
+    }).filter(([left, right]) => right > left).sort((one, other) => one[0] - other[0]))"""
+
+
+def test_no_two_ticks_of_a_phone_run_into_one_another(visit, tmp_path):
+    regions = [VARYING | {"emissions_g": 500.0, "difference_at_best_g": -9.0}]
+    model = realistic_model() | {"what_if_hours": {"known": True, "regions": regions}}
+    page = visit(write(tmp_path, model).index, viewport=PHONE)
+    axes = page.evaluate(TICKS)
+    assert len(axes) >= 5
+    for edges in axes:
+        for (_, right), (left, _) in itertools.pairwise(edges):
+            assert right + 2 < left
+
+
+def test_a_phone_names_the_line_of_a_region(visit, tmp_path):
+    regions = [VARYING | {"emissions_g": 500.0, "difference_at_best_g": -9.0}]
+    model = realistic_model(SHORT) | {"what_if_hours": {"known": True, "regions": regions}}
+    page = visit(write(tmp_path, model).index, viewport=PHONE)
+    assert "West Europe" in page.locator('[data-chart="hour-intensity"] svg').text_content()
 
 
 def test_a_phone_chooses_from_a_list_what_to_sort_by(visit, report):

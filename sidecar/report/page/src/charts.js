@@ -1,7 +1,7 @@
 // The charts: Observable Plot draws SVG, colours are the page's CSS variables.
 import * as Plot from "@observablehq/plot";
 import { feature } from "topojson-client";
-import { amount, dayText, durationText, energy, energyAxis, label, mass, massAxis, minuteText, monthText, percent, secondText } from "./numbers.js";
+import { amount, dayText, durationText, each, energy, energyAxis, label, mass, massAxis, minuteText, monthText, percent, secondText } from "./numbers.js";
 
 export const COMPONENTS = [
   ["gpu_energy_kwh", "GPU", "var(--gpu)"],
@@ -124,7 +124,7 @@ export function energyOverTime(columns, { width, per, stepS }) {
   });
   return plot({
     ariaLabel: `Energy per ${per} and component`,
-    ariaDescription: `Stacked columns, one a ${per}: GPU at the bottom, then CPU, then RAM. The table below has the numbers.`,
+    ariaDescription: `Stacked columns, one ${each(per)}: GPU at the bottom, then CPU, then RAM. The table below has the numbers.`,
     width: plotWidth, height: width < 480 ? 210 : 240, marginLeft: 48, marginRight: 16, marginTop: 28, x,
     y: { label: `${unit} per ${per}`, grid: true, labelArrow: "none", ticks: 5, nice: true },
     color: { type: "identity" },
@@ -144,7 +144,7 @@ export function emissionsOverTime(columns, { width, per, stepS }) {
   const { plotWidth, x } = timeAxis(columns, width, stepS);
   return plot({
     ariaLabel: `Emissions per ${per}`,
-    ariaDescription: `Columns, one a ${per}; a thin line spans the lower to the upper bound. The table below has the numbers.`,
+    ariaDescription: `Columns, one ${each(per)}; a thin line spans the lower to the upper bound. The table below has the numbers.`,
     width: plotWidth, height: width < 480 ? 210 : 240, marginLeft: 48, marginRight: 16, marginTop: 28, x,
     y: { label: `${unit} CO₂e per ${per}`, grid: true, labelArrow: "none", ticks: 5, nice: true },
     marks: [
@@ -217,13 +217,13 @@ export function hourLines(regions, { width }) {
     ariaLabel: "Carbon intensity by hour of the day, UTC",
     ariaDescription: shown.map((region) => `${region.name}: ${region.hours.map((value, hour) => `${hour} h ${amount(value)}`).join(", ")}`).join("; "),
     width, height: width < 480 ? 200 : 230, marginLeft: 48, marginRight: width < 480 ? 16 : 16 + Math.max(0, ...shown.map((region) => widthOf(region.name))), marginTop: 28,
-    x: { label: null, domain: [0, 23], ticks: [0, 3, 6, 9, 12, 15, 18, 21], tickFormat: (hour) => `${String(hour).padStart(2, "0")}:00` },
+    x: { label: null, domain: [0, 23], ticks: width < 480 ? [0, 6, 12, 18] : [0, 3, 6, 9, 12, 15, 18, 21], tickFormat: (hour) => `${String(hour).padStart(2, "0")}:00` },
     y: { label: "g CO₂e/kWh", grid: true, labelArrow: "none", ticks: 5, nice: true, zero: true },
     color: { type: "identity" },
     marks: [
       Plot.ruleY([0], { stroke: "var(--line-strong)" }),
       Plot.lineY(points, { x: "hour", y: "value", z: "name", stroke: "colour", strokeWidth: 2.25, curve: "monotone-x" }),
-      width < 480 ? null : Plot.text(lasts, { x: "hour", y: "value", text: (point) => label(point.name), textAnchor: "start", dx: 8, fill: "var(--text)", fontWeight: 600 }),
+      Plot.text(lasts, { x: "hour", y: "value", text: (point) => label(point.name), ...(width < 480 ? { textAnchor: "end", dy: -9 } : { textAnchor: "start", dx: 8 }), fill: "var(--text)", stroke: "var(--surface)", strokeWidth: 4, fontWeight: 600 }),
       Plot.tip(points, Plot.pointer({ x: "hour", y: "value", fill: "var(--surface)", stroke: "var(--line-strong)", title: (point) => `${point.name}\n${String(point.hour).padStart(2, "0")}:00 UTC\n${amount(point.value)} g CO₂e/kWh` })),
     ],
   });

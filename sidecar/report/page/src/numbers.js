@@ -65,6 +65,9 @@ export function durationText(seconds) {
   return seconds === 3600 ? "hour" : `${amount(seconds / 3600)} h`;
 }
 
+// "a day", "an hour", "for every 15 s".
+export const each = (per) => (/^\d/.test(per) ? `for every ${per}` : `${per === "hour" ? "an" : "a"} ${per}`);
+
 // Foreign names in SVG text: shortened, and isolated so that marks of direction end with them.
 export function label(name, characters = 30) {
   const points = [...name];

@@ -3,7 +3,7 @@ import * as charts from "./charts.js";
 import * as cubes from "./cube.js";
 import { all, byId, element, reference, simpleTable } from "./dom.js";
 import { startFilters } from "./filters.js";
-import { amount, durationText, energy, mass, percent, range, signedPercent, UNKNOWN } from "./numbers.js";
+import { amount, durationText, each, energy, mass, percent, range, signedPercent, UNKNOWN } from "./numbers.js";
 import { startSections } from "./sections.js";
 import { sortableTable } from "./table.js";
 import { startTabs } from "./tabs.js";
@@ -187,7 +187,7 @@ function drawTime(filters) {
   chart("energy-days", (width) => (columns.length ? charts.energyOverTime(columns, options(width)) : nothing()));
   chart("emissions-days", (width) => (columns.length ? charts.emissionsOverTime(columns, options(width)) : nothing()));
   const steps = byId("time-steps");
-  if (steps) steps.textContent = `One column ${/^\d/.test(per) ? "for every" : "a"} ${per} (UTC).`;
+  if (steps) steps.textContent = `One column ${each(per)} (UTC).`;
   table("days", `Per ${per}`, ["Time (UTC)", "Emissions", "Bounds", "Energy", "GPU", "CPU", "RAM"], columns.map((row) => [
     row.named, mass(row.emissions_g), bounds(row), energy(row.energy_kwh), energy(row.gpu_energy_kwh), energy(row.cpu_energy_kwh), energy(row.ram_energy_kwh)]));
 }
