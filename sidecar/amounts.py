@@ -50,5 +50,5 @@ def _scaled(value: float | None, steps: Sequence[tuple[float, str]], of_zero: st
 
 
 def counted(count: int, noun: str) -> str:
-    """Spell a count and its noun out: `1 record`, `2 records`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Spell a count and its noun out: `1 record`, `2,000 records`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from sidecar.amounts import counted
 from sidecar.catalogue.decode import (
     VM_SIZE_COLUMNS,
     Row,
@@ -281,7 +282,7 @@ def _median_cpu(members: list[Cpu], names: list[str]) -> Cpu:
         max_per_thread=_median_figure([cpu.max_per_thread for cpu in members], name),
         cpuinfo_model_name=None,
         power_basis="generation",
-        note=f"median of {len(members)} models of {name}",
+        note=f"median of {counted(len(members), 'model')} of {name}",
     )
 
 
@@ -295,7 +296,7 @@ def _median_figure(optional: list[Figure | None], name: str) -> Figure | None:
         unit=figures[0].unit,
         low=min(figure.low for figure in figures),
         high=max(figure.high for figure in figures),
-        source=f"median of {len(figures)} models of {name}: {origins}",
+        source=f"median of {counted(len(figures), 'model')} of {name}: {origins}",
         year=max((figure.year for figure in figures if figure.year), default=None),
     )
 

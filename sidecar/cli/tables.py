@@ -41,7 +41,7 @@ def print_report(model: Mapping[str, Any]) -> None:
     console = _console()
     projects = model["projects"]
     if projects:
-        units = _Units.of(projects)
+        units = Units.of(projects)
         headings, rows = units.headings, [units.cells(row) for row in projects[:PROJECTS_SHOWN]]
         table = _table(headings, rows)
         unlimited = console.options.update(width=1000)
@@ -63,8 +63,8 @@ def _notes(model: Mapping[str, Any]) -> Iterator[str]:
         yield f"… and {hidden:,} more in projects.csv"
     yield from _capped(list(_sources(model)), "factors in summary.json")
     yield (
-        f"{_counted(read['records'], 'record')} in {_counted(read['files'], 'file')}, "
-        f"{_counted(read['duplicates'], 'duplicate')}"
+        f"{counted(read['records'], 'record')} in {counted(read['files'], 'file')}, "
+        f"{counted(read['duplicates'], 'duplicate')}"
     )
     taken = [row for row in projects if _is_settled(row)]
     lines = [
@@ -92,7 +92,7 @@ def _gaps(model: Mapping[str, Any]) -> Iterator[str]:
     ):
         count = coverage[f"{name}_count"]
         if count:
-            yield f"{_counted(count, 'pod')} {what}:"
+            yield f"{counted(count, 'pod')} {what}:"
             lines = [
                 f"  {pod['namespace']}/{pod['pod']}: {pod['reason']}" for pod in coverage[name]
             ]
@@ -116,10 +116,6 @@ def _capped(lines: Sequence[str], where: str, hidden: int = 0) -> Iterator[str]:
 def _is_settled(project: Mapping[str, Any]) -> bool:
     taken_off_kwh: float = project["energy_taken_off_kwh"]
     return taken_off_kwh > NOTEWORTHY * (project["energy_kwh"] or 0.0)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def print_verdict(verdict: Verdict, files: int) -> None:
@@ -238,7 +234,7 @@ _THOUSANDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Units:
+class Units:
     """One unit for the energies of a table, and one for its masses: those of the largest project."""
 
     energy: tuple[float, str]
@@ -246,6 +242,7 @@ class _Units:
 
     @classmethod
     def of(cls, projects: Sequence[Mapping[str, Any]]) -> Self:
+        """Return the units that suit these projects."""
         largest_kwh = max((row["energy_kwh"] or 0.0 for row in projects), default=0.0)
         largest_g = max((row["emissions_g"] or 0.0 for row in projects), default=0.0)
         return cls(

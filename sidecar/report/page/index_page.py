@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from sidecar.amounts import counted
 from sidecar.report.page import contexts, trust, view
 from sidecar.report.page.budget_bars import budget_bar, budget_method
 from sidecar.report.page.comparisons import (
@@ -256,7 +257,7 @@ def _selection(asked: Mapped) -> str:
     since, until = text(asked, "since"), text(asked, "until")
     words = []
     if isinstance(projects, list) and projects:
-        words.append(f"only {trust.counted(len(projects), 'project')} asked for")
+        words.append(f"only {counted(len(projects), 'project')} asked for")
     words += [f"since {since}"] if since else []
     words += [f"until {until}"] if until else []
     return ", ".join(words)

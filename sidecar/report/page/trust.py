@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.amounts import amount
+from sidecar.amounts import amount, counted
 from sidecar.report.page.numbers import energy, mass
 from sidecar.report.page.reading import (
     PROSE_CHARACTERS_MAX,
@@ -67,11 +67,6 @@ def _incomplete_lines(measures: Mapped, late: int) -> Iterator[str]:
     gap_s = number(measures, "gap_s")
     if gap_s:
         yield f"Between windows {duration(gap_s)} of pods were not metered; nothing is guessed for it."
-
-
-def counted(count: int, noun: str) -> str:
-    """Spell a count and its noun out, with thousands apart."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _budget_lines(model: Mapped) -> list[str]:
