@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -107,8 +107,14 @@ VOLUME_FILES: Final = (
         "the last answers of a source of carbon intensity over time; may be deleted",
     ),
     ("intensity/<source>.<zone>.lock", "empty; the lock that lets one process ask for several"),
-    ("reports/v1/summary.json", "what `report` found, per project; see below"),
-    ("reports/v1/projects.csv", "the same as a table, one row per project"),
+    ("reports/v1/index.html", "the page of the report, with those in `projects/` and `runs/`"),
+    ("reports/v1/summary.json", "what `report` found, as one document; see below"),
+    ("reports/v1/projects.csv", "one row per project; all tables below, as CSV and as Parquet"),
+    (
+        "reports/v1/boamps/",
+        "a run each, in the format of BoAmps, for the 500 largest; `boamps.ndjson` has all",
+    ),
+    ("reports/v1/.emissions-report", "says that nothing in there is read as records"),
 )
 
 CSV_COLUMNS: Final = {
@@ -167,7 +173,7 @@ TABLE_TEXTS: Final = {
     "countries.csv": "countries, the European Union, the world: carbon intensity",
     "energy_sources.csv": "ways to generate electricity, for an energy mix",
     "efficiency.csv": "average PUE and WUE of all Azure data centres",
-    "equivalents.csv": "everyday things to compare emissions with (no command uses them yet)",
+    "equivalents.csv": "everyday things that the report compares emissions with",
     "energy_mixes.csv": "electricity generated per country and source, in TWh",
     "codecarbon_tdp.csv": "rows of CodeCarbon's CPU table, for its power model",
     "codecarbon_intensity.csv": "rows of CodeCarbon's country table, to compare with",
@@ -396,16 +402,14 @@ def files_page() -> str:
         "## `reports/v1/summary.json`\n\nBounded, whatever the report is of: `rows_left_out` says how "
         "many rows of each table it has no room for.",
         table(("key", "meaning"), ((code(name), text) for name, text in DOCUMENT_KEYS.items())),
-        "## Tables in `reports/v1`\n\nEach as CSV and as Parquet, with all rows. Their columns are "
-        "those they are grouped by, and the measures below.",
-        table(("file", "a row for each"), map(_grouping_row, GROUPINGS.items())),
+        "## Tables in `reports/v1`\n\nEach as CSV and as Parquet, with all rows; one that would have "
+        "none is not there. Their columns are those they are grouped by, and the measures below.",
+        table(
+            ("file", "a row for each"),
+            ((code(f"{name}.csv"), ", ".join(keys)) for name, keys in GROUPINGS.items() if keys),
+        ),
         table(("measure", "meaning"), ((code(name), text) for name, text in MEASURES.items())),
     )
-
-
-def _grouping_row(grouping: tuple[str, Sequence[str]]) -> tuple[str, str]:
-    name, keys = grouping
-    return code(f"{name}.csv") if keys else "", ", ".join(keys)
 
 
 def _total_row(name: str) -> tuple[str, str]:

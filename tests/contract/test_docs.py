@@ -15,6 +15,7 @@ from sidecar.catalogue.lookup import Catalogue
 from sidecar.cli import main as command_line
 from sidecar.cli.estimate import what_if_row
 from sidecar.cli.options import add_settings, command_parser, settings_from
+from sidecar.cli.tables import Units
 from sidecar.estimate.bounded import Bounded
 from sidecar.estimate.embodied import Server, server_kg
 from sidecar.estimate.power import RAM_POWER
@@ -231,6 +232,13 @@ def test_a_shown_output_is_what_the_command_prints(
     )
     printed = capsys.readouterr().out
     assert re.fullmatch(pattern, printed), printed
+
+
+def test_the_tutorial_shows_the_columns_that_the_report_has() -> None:
+    text = (DOCS / "tutorials" / "first-measurement.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^  (project   runs .*)$", text, re.MULTILINE)
+    headings = Units.of([{"energy_kwh": 3.1e-5, "emissions_g": 0.0147}]).headings
+    assert tuple(re.split(" {2,}", shown)) == headings
 
 
 # --- numbers ------------------------------------------------------------------------------------
