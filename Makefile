@@ -37,7 +37,7 @@ FOOTPRINT := .cache/footprint/.installed
 CODECARBON_VERSION := 3.3.2
 
 # Wheels that the tests build images from, without a network.
-WHEELHOUSE := .cache/wheelhouse/.installed
+WHEELS := .cache/wheelhouse/.installed
 
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
@@ -170,7 +170,7 @@ kernel: ## Unpack a Debian kernel in .cache, where qemu and apt are there: what 
 	@if command -v qemu-system-x86_64 >/dev/null && command -v apt-get >/dev/null; then $(MAKE) $(KERNEL); \
 	  else echo "kernel: no qemu-system-x86_64 here; the test on a cgroup v2 kernel is skipped"; fi
 
-wheelhouse: $(WHEELHOUSE) ## Download the wheels that the tests build images from
+wheelhouse: $(WHEELS) ## Download the wheels that the tests build images from
 
 frameworks: $(FRAMEWORKS) ## Install torch, transformers and Lightning in .cache (about 1 GB; CI does): callbacks are tried with them
 
@@ -198,7 +198,7 @@ clean: ## Remove .venv, caches and what the demo wrote
 help: ## Show this
 	@awk 'BEGIN { FS = ":.*## "; print "emissions-sidecar: make <target>" } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -230,7 +230,7 @@ $(SECURITY): | $(BIN)/python
 	.cache/security/bin/python -m pip install --quiet --disable-pip-version-check $(SECURITY_TOOLS)
 	@touch $@
 
-$(WHEELHOUSE): pyproject.toml constraints.txt | $(DEV)
+$(WHEELS): pyproject.toml constraints.txt | $(DEV)
 	@rm -rf .cache/wheelhouse build
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-build-isolation \
 	  -c constraints.txt --wheel-dir .cache/wheelhouse \

@@ -101,3 +101,24 @@ def test_every_direct_dependency_is_pinned() -> None:
     names = {normalised(re.match(r"[\w.-]+", text)[0]) for text in requirements}
     missing = names - {"emissions-sidecar"} - {normalised(name) for name in pins()}
     assert not missing
+
+
+# --- make ---------------------------------------------------------------------------------------
+
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
+
+
+def test_no_variable_of_the_makefile_hides_one_that_a_script_reads() -> None:
+    # make hands a variable that came from the environment on with the value that it gave it.
+    own = set(re.findall(r"^(\w+) *[:?]?=", MAKEFILE, re.MULTILINE))
+    read = set(re.findall(r"\$\{(\w+):[-+]", (REPOSITORY / "scripts/image.sh").read_text()))
+    assert "WHEELHOUSE" in read
+    assert not own & read
+
+
+def test_make_lists_every_target_that_says_what_it_does() -> None:
+    run = subprocess.run(
+        ["make", "-s", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    described = set(re.findall(r"^([\w-]+):.*## ", MAKEFILE, re.MULTILINE))
+    assert set(re.findall(r"^  ([\w-]+) ", run.stdout, re.MULTILINE)) == described
