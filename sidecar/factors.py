@@ -10,11 +10,11 @@ from typing import Final, cast
 
 from sidecar.carbon.intensity import (
     CarbonIntensity,
-    CatalogueIntensity,
-    CountryMixIntensity,
-    ForcedIntensity,
-    MixIntensity,
     Table,
+    average_intensity,
+    country_mix_intensity,
+    forced_intensity,
+    mix_intensity,
 )
 from sidecar.catalogue.codecarbon_tables import codecarbon_tdp
 from sidecar.catalogue.lookup import Catalogue
@@ -157,13 +157,13 @@ def choose_carbon_intensity(
 ) -> CarbonIntensity:
     """Return the intensity: a forced value, else a mix, else the catalogue's for region or country."""
     if settings.carbon_intensity is not None:
-        return ForcedIntensity(settings.carbon_intensity).intensity()
+        return forced_intensity(settings.carbon_intensity)
     if settings.energy_mix == OF_THE_COUNTRY:
         return _of_the_countrys_mix(identity, settings, catalogue)
     if settings.energy_mix is not None:
-        return MixIntensity(catalogue, settings.energy_mix).intensity()
+        return mix_intensity(catalogue, settings.energy_mix)
     table = cast("Table", settings.intensity_table)
-    return CatalogueIntensity(catalogue, identity.region, identity.country_iso3, table).intensity()
+    return average_intensity(catalogue, identity.region, identity.country_iso3, table)
 
 
 def _of_the_countrys_mix(
@@ -173,7 +173,7 @@ def _of_the_countrys_mix(
     country = with_country(identity, catalogue).country_iso3
     if country is None:
         return choose_carbon_intensity(identity, replace(settings, energy_mix=None), catalogue)
-    return CountryMixIntensity(catalogue, country).intensity()
+    return country_mix_intensity(catalogue, country)
 
 
 def vm_share_model(

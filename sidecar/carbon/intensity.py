@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final, Literal, Protocol, get_args
 
 from sidecar.carbon.mix import mix_figure, parse_mix
@@ -33,14 +32,6 @@ class CarbonIntensity:
     at_s: float | None = None
 
 
-class IntensitySource(Protocol):
-    """Whatever knows the carbon intensity of the electricity used."""
-
-    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
-        """Carbon intensity at an instant (UTC), None = the one that holds now."""
-        ...
-
-
 class IntensityFeed(Protocol):
     """What the loop needs of carbon intensity over time."""
 
@@ -66,94 +57,52 @@ class IntensityFeed(Protocol):
         """Stop, without waiting."""
 
 
-class ForcedIntensity:
-    """The value the user set, in gCO2e/kWh. Raises ValueError outside 0 to 5000."""
-
-    def __init__(self, value: float) -> None:
-        if not math.isfinite(value) or not 0 <= value <= HIGHEST_G_PER_KWH:
-            raise ValueError(
-                f"carbon intensity {value} g/kWh is outside 0 to {HIGHEST_G_PER_KWH:g} g/kWh; "
-                "give grams of CO2e per kWh"
-            )
-        figure = Figure(value, "gCO2e/kWh", value, value, "set by the user", None)
-        self._intensity = CarbonIntensity(figure, None, None)
-
-    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
-        """Return the value set, at any time."""
-        del at
-        return self._intensity
+def forced_intensity(value: float) -> CarbonIntensity:
+    """Return the value the user set, in gCO2e/kWh. Raises ValueError outside 0 to 5000."""
+    if not math.isfinite(value) or not 0 <= value <= HIGHEST_G_PER_KWH:
+        raise ValueError(
+            f"carbon intensity {value} g/kWh is outside 0 to {HIGHEST_G_PER_KWH:g} g/kWh; "
+            "give grams of CO2e per kWh"
+        )
+    figure = Figure(value, "gCO2e/kWh", value, value, "set by the user", None)
+    return CarbonIntensity(figure, None, None)
 
 
-class MixIntensity:
-    """Intensity of an energy mix the user set: `coal=20,gas=30,wind=50`. Raises ValueError."""
-
-    def __init__(self, catalogue: Catalogue, mix: str) -> None:
-        figure = mix_figure(parse_mix(mix, catalogue.energy_sources()))
-        self._intensity = CarbonIntensity(figure, None, None)
-
-    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
-        """Return the intensity of the mix, at any time."""
-        del at
-        return self._intensity
+def mix_intensity(catalogue: Catalogue, mix: str) -> CarbonIntensity:
+    """Return that of an energy mix the user set: `coal=20,gas=30,wind=50`. Raises ValueError."""
+    return CarbonIntensity(mix_figure(parse_mix(mix, catalogue.energy_sources())), None, None)
 
 
-class CountryMixIntensity:
-    """Intensity computed from the energy mix the catalogue knows of a country.
-
-    Raises ValueError where it knows none.
-    """
-
-    def __init__(self, catalogue: Catalogue, country_iso3: str | None) -> None:
-        mix = catalogue.energy_mix(country_iso3) if country_iso3 else None
-        if mix is None:
-            what = f"of country {country_iso3!r}" if country_iso3 else "without a country"
-            raise ValueError(
-                f"no energy mix is known {what}; set country, or give the mix itself, such as "
-                "coal=20,gas=30,wind=50"
-            )
-        by_name = {source.name: source for source in catalogue.energy_sources()}
-        total_twh = math.fsum(mix.generation_twh.values())
-        shares = {by_name[name]: twh / total_twh for name, twh in mix.generation_twh.items()}
-        note = f"mix of {mix.iso3} in {mix.year}: {mix.source}"
-        figure = replace(mix_figure(shares), year=mix.year)
-        self._intensity = CarbonIntensity(figure, "country", note)
-
-    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
-        """Return the intensity of the yearly mix, at any time."""
-        del at
-        return self._intensity
+def country_mix_intensity(catalogue: Catalogue, country_iso3: str | None) -> CarbonIntensity:
+    """Compute it from the energy mix the catalogue knows of a country. Raises ValueError without one."""
+    mix = catalogue.energy_mix(country_iso3) if country_iso3 else None
+    if mix is None:
+        what = f"of country {country_iso3!r}" if country_iso3 else "without a country"
+        raise ValueError(
+            f"no energy mix is known {what}; set country, or give the mix itself, such as "
+            "coal=20,gas=30,wind=50"
+        )
+    by_name = {source.name: source for source in catalogue.energy_sources()}
+    total_twh = math.fsum(mix.generation_twh.values())
+    shares = {by_name[name]: twh / total_twh for name, twh in mix.generation_twh.items()}
+    note = f"mix of {mix.iso3} in {mix.year}: {mix.source}"
+    return CarbonIntensity(replace(mix_figure(shares), year=mix.year), "country", note)
 
 
-class CatalogueIntensity:
-    """Yearly average from the catalogue: grid zone, else country, else world, each step noted.
+def average_intensity(
+    catalogue: Catalogue,
+    region: str | None,
+    country_iso3: str | None,
+    table: Table = "electricity-maps",
+) -> CarbonIntensity:
+    """Return the catalogue's yearly average: grid zone, else country, else world, each step noted.
 
     `table` chooses the primary: `electricity-maps` (zone) or `ember` (country). A known region
     never falls to the world average. The bounds of a fallback span the Azure regions of the country,
     or all of them. Raises ValueError on an unknown table.
     """
-
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        region: str | None,
-        country_iso3: str | None,
-        table: Table = "electricity-maps",
-    ) -> None:
-        if table not in get_args(Table):
-            raise ValueError(
-                f"unknown intensity table {table!r}; use {' or '.join(get_args(Table))}"
-            )
-        self._intensity = _from_catalogue(catalogue, region, country_iso3, table)
-
-    def intensity(self, at: datetime | None = None) -> CarbonIntensity:
-        """Return the yearly average, at any time."""
-        del at
-        return self._intensity
-
-
-def _from_catalogue(
-    catalogue: Catalogue, region: str | None, country_iso3: str | None, table: Table
-) -> CarbonIntensity:
+    if table not in get_args(Table):
+        raise ValueError(f"unknown intensity table {table!r}; use {' or '.join(get_args(Table))}")
     row = catalogue.region(region) if region else None
     if row is not None:
         return _of_region(catalogue, row, table)

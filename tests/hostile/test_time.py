@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.carbon.feed import intensity_during
-from sidecar.carbon.intensity import ForcedIntensity
+from sidecar.carbon.intensity import forced_intensity
 from sidecar.carbon.schedule_file import FILE_BYTES_MAX, read_schedule
 from sidecar.carbon.series import matched
 from sidecar.codecarbon_config import read_section
@@ -67,7 +67,7 @@ def test_what_a_schedule_says_of_a_window_is_a_value_or_nothing(tmp_path_factory
         schedule = read_schedule(written(path, text))
     except ValueError:
         return
-    otherwise = ForcedIntensity(5.0).intensity()
+    otherwise = forced_intensity(5.0)
     for now_s in (
         time.time(),
         datetime(2100, 1, 1, tzinfo=UTC).timestamp(),
