@@ -74,11 +74,6 @@ def kwh_from_millijoules(energy_mj: float) -> float:
     return energy_mj * 1e-3 * JOULES_TO_KWH
 
 
-def kwh_from_power(power_w: float, duration_s: float) -> float:
-    """Energy in kWh of a constant power in W over a time in s."""
-    return power_w / 1000 * duration_s / SECONDS_PER_HOUR
-
-
 def mean_power_w(energy_kwh: float, duration_s: float) -> float:
     """Mean power in W of an energy in kWh over a time in s; 0 over no time, as in CodeCarbon."""
     return energy_kwh * 1000 * SECONDS_PER_HOUR / duration_s if duration_s else 0.0

@@ -77,7 +77,6 @@ class ImdsDocument:
     priority: str | None = None
     provider: str | None = None
     resource_group_name: str | None = None
-    resource_id: str | None = None
     subscription_id: str | None = None
     vm_id: str | None = None
     vm_scale_set_name: str | None = None
@@ -183,7 +182,6 @@ def parse_document(body: bytes) -> ImdsDocument:
         priority=_priority(answer),
         provider=answer.text("provider"),
         resource_group_name=answer.text("resourceGroupName"),
-        resource_id=answer.text("resourceId"),
         subscription_id=answer.text("subscriptionId"),
         vm_id=answer.text("vmId"),
         vm_scale_set_name=answer.text("vmScaleSetName"),

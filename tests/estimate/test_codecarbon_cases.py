@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.catalogue.codecarbon_tables import codecarbon_intensity, codecarbon_tdp
 from sidecar.estimate import codecarbon as cc
+from sidecar.units import kwh_from_power
 
 CASES = json.loads(Path(__file__).with_name("codecarbon_cases.json").read_text())["cases"]
 INTENSITIES = codecarbon_intensity()
@@ -33,7 +34,7 @@ def mix_rate(i: Any) -> float:
 
 def sampled_gpu(i: Any) -> dict[str, float]:
     watts = cc.sampled_gpu_power_w(i["samples_w"])
-    return {"kwh": cc.kwh_from_power(watts, i["s"]), "watts": watts}
+    return {"kwh": kwh_from_power(watts, i["s"]), "watts": watts}
 
 
 def ram(i: Any) -> dict[str, float]:
@@ -70,7 +71,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "T": tdp,
     "U1": cc.kwh_from_millijoules,
     "U2": cc.kwh_from_microjoules,
-    "U3": lambda i: cc.kwh_from_power(i["W"], i["s"]),
+    "U3": lambda i: kwh_from_power(i["W"], i["s"]),
     "U4": cc.kg_per_kwh_from_lbs_per_mwh,
     "W": lambda i: asdict(cc.web_app_equivalents(i["kg"], i["kwh"])),
 }

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar.catalogue.codecarbon_tables import codecarbon_intensity, codecarbon_tdp
 from sidecar.estimate import codecarbon as ours
+from sidecar.units import kwh_from_power
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -153,7 +154,7 @@ def test_energy_and_power_convert_as_in_the_peer(power_w: float, duration_s: flo
     time = Time(duration_s)
     energy = Energy.from_power_and_time(power=Power.from_watts(power_w), time=time)
 
-    assert ours.kwh_from_power(power_w, duration_s) == close(energy.kWh)
+    assert kwh_from_power(power_w, duration_s) == close(energy.kWh)
     assert ours.mean_power_w(energy.kWh, duration_s) == close(
         Power.from_energy_delta_and_delay(energy, time).W
     )

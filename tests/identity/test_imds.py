@@ -66,7 +66,6 @@ def test_an_aks_node_is_recognised_from_the_whitelisted_fields() -> None:
         priority="Regular",
         provider="Microsoft.Compute",
         resource_group_name="MC_training_ml-cluster_eastus",
-        resource_id=AKS_REGULAR["resourceId"],
         subscription_id=AKS_REGULAR["subscriptionId"],
         vm_id="220e4d30-59b9-4ff6-a25b-44d0f4bd3a77",
         vm_scale_set_name="aks-agentpool-12628255-vmss",
