@@ -15,11 +15,13 @@ class Condition:
         self._name = name
         self._logger = logger
         self._available: bool | None = None
+        self._has_worked = False
         self._detail = "not read yet"
         self._changes = 0
 
     def works(self, detail: str) -> None:
         """Say that the meter works."""
+        self._has_worked = True
         self._become(available=True, detail=detail, level=logging.INFO)
 
     def fails(self, detail: str) -> None:
@@ -29,6 +31,13 @@ class Condition:
     def absent(self, detail: str) -> None:
         """Say that this machine has no such meter, which is ordinary: no warning."""
         self._become(available=False, detail=detail, level=logging.INFO)
+
+    def missing(self, detail: str) -> None:
+        """Say that a meter that nobody promised does not work: ordinary, unless it did before."""
+        if self._has_worked:
+            self.fails(detail)
+        else:
+            self.absent(detail)
 
     @property
     def status(self) -> MeterStatus:

@@ -75,7 +75,6 @@ class NodeMeterGpus:
         self._client = client
         self._condition = Condition("node-meter", log)
         self._gpus: dict[str, _Gpu] = {}
-        self._worked = False
         self._closed = False
 
     def sample(self, monotonic_s: float) -> None:
@@ -99,10 +98,7 @@ class NodeMeterGpus:
         try:
             answer = self._client.ask()
         except NodeMeterError as error:
-            if self._worked:
-                self._condition.fails(str(error))
-            else:  # nobody promised that there is one
-                self._condition.absent(str(error))
+            self._condition.missing(str(error))
             return
         for told in answer.gpus:
             known = self._gpus.get(told.uuid)
@@ -113,7 +109,6 @@ class NodeMeterGpus:
             else:
                 known.advance(told, answer.boot, now_s)
         if answer.gpus:
-            self._worked = True
             self._condition.works(f"node meter {self._client.url}")
         else:
             self._condition.absent(f"node meter {self._client.url} sees no GPU on this node")

@@ -85,7 +85,6 @@ class CgroupSource:
         self._memory = MemoryIntegral()
         self._pace = SamplePace(clock)
         self._condition = Condition("pod", log)
-        self._worked = False
 
     def sample(self) -> None:
         """Look at the memory, as often as a small share of one CPU allows."""
@@ -102,7 +101,6 @@ class CgroupSource:
         except (OSError, CounterBackError) as error:
             self._pod = None
             return self._nothing(f"cannot read the pod's cgroup: {error}")
-        self._worked = True
         self._condition.works(f"cgroup v{self._pod.version}, {self._pod.cpu_time_directory}")
         working_set_bytes, memory_byte_s = self._look_at_memory(self._pod)
         return PodReading(
@@ -134,9 +132,5 @@ class CgroupSource:
         )
 
     def _nothing(self, detail: str) -> PodReading:
-        """Say why; ordinary where the node's cgroups were never there, else a warning."""
-        if self._worked:
-            self._condition.fails(detail)
-        else:
-            self._condition.absent(detail)
+        self._condition.missing(detail)
         return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)

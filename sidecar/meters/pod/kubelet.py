@@ -114,7 +114,6 @@ class KubeletSource:
         self._clock = clock
         self._path = SHORT_PATH
         self._condition = Condition("pod", log)
-        self._ever_worked = False
         self._containers = ContainerTally()
         self._ourselves = ContainerTally()
         self._pod_cpu: Sample | None = None
@@ -136,7 +135,6 @@ class KubeletSource:
             return self._unknown(str(error))
         self._take(pod)
         self._condition.works(f"kubelet {self._http.url}")
-        self._ever_worked = True
         return PodReading(
             cpu_s=self._told_s,
             working_set_bytes=self._working_set_bytes(pod),
@@ -211,10 +209,7 @@ class KubeletSource:
         return sum(sizes) if sizes else None
 
     def _unknown(self, detail: str) -> PodReading:
-        if self._ever_worked:
-            self._condition.fails(detail)
-        else:  # nobody promised that it would: the next source is asked
-            self._condition.absent(detail)
+        self._condition.missing(detail)
         return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
 
 

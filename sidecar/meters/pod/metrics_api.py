@@ -90,7 +90,6 @@ class MetricsApiSource:
         self._own_container = own_container
         self._clock = clock
         self._condition = Condition("pod", log)
-        self._ever_worked = False
         self._counted_until_s = clock()
         self._is_first = True
         self._counter = SampledCounter()
@@ -116,7 +115,6 @@ class MetricsApiSource:
         except ValueError as error:
             return self._unknown(f"{self._http.url} metrics.k8s.io: {error}; see metrics-server")
         self._condition.works(f"metrics.k8s.io at {self._http.url}")
-        self._ever_worked = True
         return PodReading(
             cpu_s=self._told_s,
             working_set_bytes=metrics.working_set_bytes,
@@ -147,10 +145,7 @@ class MetricsApiSource:
         self._told_s = max(self._told_s, self._counter.at(now_s - self._lag.seconds))
 
     def _unknown(self, detail: str) -> PodReading:
-        if self._ever_worked:
-            self._condition.fails(detail)
-        else:  # nobody promised that it would: the next source is asked
-            self._condition.absent(detail)
+        self._condition.missing(detail)
         return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
 
 

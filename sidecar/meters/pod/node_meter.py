@@ -39,7 +39,6 @@ class NodeMeterSource:
         self._ourselves = ourselves
         self._clock = clock
         self._condition = Condition("pod", log)
-        self._worked = False
         self._answer: NodeMeterAnswer | None = None
         self._refusal = ""
         self._memory_byte_s = 0.0
@@ -72,7 +71,6 @@ class NodeMeterSource:
         is_continued = before is None or answer.boot == before.boot
         self._add_memory(before if is_continued else None, answer, own_bytes)
         self._condition.works(f"node meter {self._client.url}")
-        self._worked = True
         return PodReading(
             cpu_s=cpu_s,
             working_set_bytes=None if size is None else max(0, size - own_bytes),
@@ -101,8 +99,5 @@ class NodeMeterSource:
             self._memory_byte_s += max(0.0, step)
 
     def _nothing(self, detail: str) -> PodReading:
-        if self._worked:
-            self._condition.fails(detail)
-        else:  # nobody promised that there is one: the next source is asked
-            self._condition.absent(detail)
+        self._condition.missing(detail)
         return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)

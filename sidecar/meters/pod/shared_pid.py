@@ -110,9 +110,5 @@ class SharedPidSource:
         )
 
     def _nothing(self, detail: str) -> PodReading:
-        """Say why; ordinary where it never worked, else a warning."""
-        if self._worked:
-            self._condition.fails(detail)
-        else:
-            self._condition.absent(detail)
+        self._condition.missing(detail)
         return PodReading(cpu_s=None, working_set_bytes=None, method=self.name)
