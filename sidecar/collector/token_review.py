@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from sidecar.bearer_token import NoBearerTokenError, bearer_token
 from sidecar.collector.cluster import ReviewedToken
 from sidecar.collector.refusal import Refusal, shown
 from sidecar.collector.remembered import Remembered
@@ -17,8 +18,6 @@ TOKENS_MAX: Final = 4096
 REVIEWS_MAX: Final = 256
 """Tokens under review or waiting for it."""
 
-_TOKEN_CHARACTERS_MAX: Final = 8192
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _ACCOUNT: Final = re.compile(
     r"system:serviceaccount:(?P<namespace>[a-z0-9-]{1,63}):(?P<account>[a-z0-9.-]{1,253})"
 )
@@ -72,7 +71,10 @@ class TokenReviewer:
 
     async def caller(self, authorization: str | None) -> Caller:
         """Return who calls. Raises Refusal: 401 no valid token, 403 not a pod's, 503 no answer."""
-        token = bearer_token(authorization)
+        try:
+            token = bearer_token(authorization)
+        except NoBearerTokenError as error:
+            raise Refusal(401, "no_token", str(error)) from error
         # By digest: what is remembered is of no use to who reads this process's memory or a dump.
         digest = hashlib.sha256(token.encode()).digest()
         found = await self._remembered.get(digest, lambda: self._reviewed(token))
@@ -93,21 +95,6 @@ class TokenReviewer:
             return refusal
         self._told("accepted")
         return caller
-
-
-def bearer_token(authorization: str | None) -> str:
-    """Return the token of an Authorization header. Raises Refusal (401) where none can be one."""
-    scheme, _, token = (authorization or "").partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise Refusal(401, "no_token", "send 'Authorization: Bearer <service account token>'")
-    if len(token) > _TOKEN_CHARACTERS_MAX or not _TOKEN.fullmatch(token):
-        raise Refusal(
-            401,
-            "no_token",
-            f"{len(token)} characters that are no service account token; send the projected one",
-        )
-    return token
 
 
 def caller_of(reviewed: ReviewedToken, audience: str) -> Caller:

@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.bearer_token import NoBearerTokenError, bearer_token
 from sidecar.identity.bounded import shown
 from sidecar.kubernetes_http import KubernetesHttp, KubernetesHttpError
 from sidecar.node_meter.refusal import Refusal
@@ -45,8 +46,6 @@ REVIEWS_MAX: Final = 8
 """Tokens remembered, so many of those accepted (a node has 250 pods at most) and of those refused; and
 reviewed at the same time, others wait."""
 
-_TOKEN_CHARACTERS_MAX: Final = 8192
-_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 _ACCOUNT: Final = re.compile(
     r"system:serviceaccount:(?P<namespace>[a-z0-9-]{1,63}):[a-z0-9.-]{1,253}"
 )
@@ -106,7 +105,10 @@ class Callers:
 
     def caller(self, authorization: str | None) -> Caller:
         """Return who calls. Raises Refusal: 401 no valid token, 403 not a pod's, 503 no answer."""
-        token = bearer_token(authorization)
+        try:
+            token = bearer_token(authorization)
+        except NoBearerTokenError as error:
+            raise Refusal(401, "no_token", str(error)) from error
         # By digest: what is remembered is of no use to who reads this process's memory or a dump.
         digest = hashlib.sha256(token.encode()).digest()
         found = self._found(digest, token)
@@ -205,21 +207,6 @@ class Callers:
 def _still_counts(known: _Known, age_s: float) -> bool:
     """Whether a token is taken without a new review, where that is not to be had at once."""
     return isinstance(known.found, Caller) and age_s < UNANSWERED_S
-
-
-def bearer_token(authorization: str | None) -> str:
-    """Return the token of an Authorization header. Raises Refusal (401) where none can be one."""
-    scheme, _, token = (authorization or "").partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not token:
-        raise Refusal(401, "no_token", "send 'Authorization: Bearer <service account token>'")
-    if len(token) > _TOKEN_CHARACTERS_MAX or not _TOKEN.fullmatch(token):
-        raise Refusal(
-            401,
-            "no_token",
-            f"{len(token)} characters that are no service account token; send the projected one",
-        )
-    return token
 
 
 def caller_in(review: object, audience: str) -> Caller | Refusal:

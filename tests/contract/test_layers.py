@@ -1,6 +1,7 @@
 """The import contracts of pyproject.toml hold, and are broken by what they forbid."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent.parent
+CONTRIBUTING = REPOSITORY / "CONTRIBUTING.md"
 LINT_IMPORTS = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 
@@ -58,3 +60,26 @@ def test_a_forbidden_import_breaks_its_contract(lint, module, line, broken) -> N
     assert run.returncode == 1, run.stdout + run.stderr
     names = [row for row in run.stdout.splitlines() if " BROKEN" in row]
     assert any(broken in name for name in names), run.stdout
+
+
+def test_the_module_map_names_every_module_and_no_other() -> None:
+    named = re.findall(r"^\| `sidecar\.(\w+)` \|", CONTRIBUTING.read_text(), re.MULTILINE)
+    there = {
+        path.stem
+        for path in (REPOSITORY / "sidecar").iterdir()
+        if (path.suffix == ".py" or (path / "__init__.py").exists()) and path.stem[:2] != "__"
+    }
+    assert len(named) == len(set(named))
+    assert set(named) == there
+
+
+def test_every_package_of_the_tests_that_is_no_mirror_is_explained() -> None:
+    mirrored = (*(REPOSITORY / "sidecar").iterdir(), *REPOSITORY.iterdir())
+    names = {path.stem for path in mirrored}
+    besides = {
+        path.name
+        for path in (REPOSITORY / "tests").iterdir()
+        if (path / "__init__.py").exists() and path.name not in names
+    }
+    named = set(re.findall(r"`tests/(\w+)`", CONTRIBUTING.read_text()))
+    assert besides <= named
