@@ -122,6 +122,8 @@ def _keys_of(name: str) -> Keys:
 def _write(path: Path, text: str) -> None:
     try:
         write_new(path, text.encode())
+    except FileExistsError:
+        raise SettingsError(f"--out: {path} is there already; remove it, or name another") from None
     except OSError as error:
         raise SettingsError(f"--out: cannot write {path}: {error.strerror}") from error
 

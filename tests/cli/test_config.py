@@ -66,7 +66,7 @@ def test_what_is_written_is_found_by_the_next_command_and_nothing_is_written_ove
     assert run(capsys, "import-codecarbon", "--out", "emissions.toml")[0] == 0
     code, _, told = run(capsys, "import-codecarbon", "--out", "emissions.toml")
     assert code == 2
-    assert "File exists" in told
+    assert "emissions.toml is there already; remove it, or name another" in told
     code, files, _ = run(capsys, "files")
     assert code == 0
     assert files.startswith("emissions.toml: there;")
