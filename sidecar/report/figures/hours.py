@@ -5,13 +5,11 @@ that began in that hour. It is told for each region, source and level of the int
 with time: two regions, or a source and its fallback, are never taken for two hours.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sidecar.report.figures.inputs import HourOfRegion
+from sidecar.report.figures.inputs import FactorUse, HourOfRegion
 from sidecar.report.figures.numbers import finite, quotient
-from sidecar.report.measures import Measures, Row
 
 HOURS: Final = range(24)
 
@@ -51,36 +49,40 @@ def what_if_hours(hours: Sequence[HourOfRegion] | None) -> dict[str, Any]:
     return {"known": True, "reason": None, "regions": rows} if rows else _unknown(ONE_HOUR)
 
 
-def best_hours(
-    what_if: Mapping[str, Any], hours: Iterable[HourOfRegion] | None, regions: Iterable[Row]
-) -> list[dict[str, Any]]:
+def best_hours(what_if: Mapping[str, Any], factors: Iterable[FactorUse]) -> list[dict[str, Any]]:
     """Return what a project's work would have come to at the cleanest hour of each of its regions.
 
-    `regions` are its rows by region, `what_if` is of all projects: the means of an hour are those of the
-    region, whoever ran then. A region whose records have intensities of several origins is left out,
-    since which of a project's grams are of which is not told.
+    `what_if` is of all projects: the means of an hour are those of the region, whoever ran then. Energy
+    and emissions are its own, by its factors: facility energy = energy · PUE, grams = that · mean
+    intensity. What ran by a source that does not vary, or a fallback, is not among them.
     """
-    origins = Counter(region for region, _, _ in _by_origin(hours or ()))
-    told = {row["region"]: row for row in what_if["regions"] if origins[row["region"]] == 1}
-    found = ((told.get(row.keys.get("region")), row) for row in regions)
-    return [
-        best
-        for of_region, row in found
-        if of_region and (best := _best_hour(of_region, row.measures)) is not None
-    ]
+    told = {_origin(row): row for row in what_if["regions"]}
+    sums: dict[Origin, tuple[float, float]] = {}
+    for item in factors:
+        origin = (item.region or "", item.carbon_intensity_source, item.carbon_intensity_level)
+        intensity, pue = item.carbon_intensity_g_per_kwh, item.pue
+        if origin in told and None not in (intensity, pue, item.energy_kwh):
+            energy_kwh, emissions_g = sums.get(origin, (0.0, 0.0))
+            facility_kwh = (item.energy_kwh or 0.0) * (pue or 0.0)
+            grams = facility_kwh * (intensity or 0.0)
+            sums[origin] = energy_kwh + facility_kwh, emissions_g + grams
+    return [_best_hour(told[origin], *amounts) for origin, amounts in sums.items()]
 
 
-def _best_hour(of_region: Mapping[str, Any], measures: Measures) -> dict[str, Any] | None:
-    energy_kwh, emissions_g = measures.facility_energy_with_emissions_kwh, measures.emissions_g
-    if energy_kwh is None or emissions_g is None:
-        return None
+def _origin(row: Mapping[str, Any]) -> Origin:
+    return row["region"], row["carbon_intensity_source"], row["carbon_intensity_level"]
+
+
+def _best_hour(
+    of_region: Mapping[str, Any], energy_kwh: float, emissions_g: float
+) -> dict[str, Any]:
     hour = of_region["hours"][of_region["best_hour"]]
     at_best_g = hour["carbon_intensity_g_per_kwh"] * energy_kwh
     names = ("carbon_intensity_source", "carbon_intensity_level")
     return {
         **{name: of_region[name] for name in ("region", *names)},
-        "facility_energy_kwh": energy_kwh,
-        "emissions_g": emissions_g,
+        "facility_energy_kwh": finite(energy_kwh),
+        "emissions_g": finite(emissions_g),
         "best_hour": of_region["best_hour"],
         **{name: hour[name] for name in _INTENSITIES},
         "emissions_at_best_g": finite(at_best_g),

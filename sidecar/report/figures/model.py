@@ -217,7 +217,7 @@ class _Builder:
             "regions": [_region_of_project(item) for item in regions[:REGIONS_OF_PROJECT_MAX]],
             "regions_left_out": max(0, len(regions) - REGIONS_OF_PROJECT_MAX),
             "best_region": best_regions(regions, lookups.candidates),
-            "best_hours": best_hours(self._hours, self._inputs.hours, regions),
+            "best_hours": best_hours(self._hours, factors),
             "equivalents": equivalent_amounts(measures, lookups.equivalents),
         }
 

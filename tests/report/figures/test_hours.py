@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sidecar.report.figures.hours import NOT_ASKED, ONE_HOUR, YEARLY, best_hours, what_if_hours
-from sidecar.report.figures.inputs import HourOfRegion
-from tests.report.figures.rows import row
+from sidecar.report.figures.inputs import FactorUse, HourOfRegion
 
 
 def hour(number, intensity, energy_kwh, **changes):
@@ -37,13 +36,21 @@ def test_all_energy_at_another_hour_by_hand():
 
 
 def of_project(region="westeurope", **changes):
-    known = {"facility_energy_kwh": 2.0, "emissions_g": 500.0}
-    return row({"project": "demo", "region": region}, **(known | changes))
+    known = FactorUse(
+        project="demo",
+        region=region,
+        carbon_intensity_source="a grid's own figures",
+        carbon_intensity_level="zone",
+        carbon_intensity_g_per_kwh=250.0,
+        pue=1.25,
+        energy_kwh=1.6,
+    )
+    return replace(known, **changes)
 
 
 def test_the_best_hour_of_a_project_by_hand():
-    (best,) = best_hours(what_if_hours(HOURS), HOURS, [of_project(), of_project("eastus")])
-    # its 2 kWh caused 500 g; at 03 h, where the region had 100 g/kWh, they would have caused 200 g
+    (best,) = best_hours(what_if_hours(HOURS), [of_project(), of_project("eastus")])
+    # its 2 kWh with PUE caused 500 g; at 03 h, with 100 g/kWh, they would have caused 200 g
     assert (best["region"], best["best_hour"], best["carbon_intensity_g_per_kwh"]) == (
         "westeurope",
         3,
@@ -53,19 +60,26 @@ def test_the_best_hour_of_a_project_by_hand():
     assert best["difference_at_best_g"] == -300.0
 
 
-def test_where_a_region_has_intensities_of_two_origins_a_project_has_no_best_hour():
-    hours = [*HOURS, hour(3, 250.0, 1.0, carbon_intensity_source="an average")]
-    assert best_hours(what_if_hours(hours), hours, [of_project()]) == []
+def test_all_machines_of_a_project_are_in_its_best_hour():
+    factors = [of_project(cpu_power_source=f"CPU {number}") for number in (1, 2)]
+    (best,) = best_hours(what_if_hours(HOURS), factors)
+    assert (best["facility_energy_kwh"], best["emissions_g"]) == (4.0, 1000.0)
+
+
+def test_what_a_project_ran_by_a_fallback_is_not_in_its_best_hour():
+    fallback = of_project(carbon_intensity_source="an average")
+    assert best_hours(what_if_hours(HOURS), [fallback]) == []
+    assert len(best_hours(what_if_hours(HOURS), [of_project(), fallback])) == 1
 
 
 @pytest.mark.parametrize("hours", [None, [], [hour(3, 253.0, 1.0)]])
 def test_without_hours_no_project_has_a_best_one(hours):
-    assert best_hours(what_if_hours(hours), hours, [of_project()]) == []
+    assert best_hours(what_if_hours(hours), [of_project()]) == []
 
 
-def test_a_project_whose_emissions_are_not_known_has_no_best_hour():
-    unknown = of_project(emissions_g=None, facility_energy_kwh=None)
-    assert best_hours(what_if_hours(HOURS), HOURS, [unknown]) == []
+@pytest.mark.parametrize("name", ["pue", "energy_kwh", "carbon_intensity_g_per_kwh"])
+def test_a_project_whose_emissions_are_not_known_has_no_best_hour(name):
+    assert best_hours(what_if_hours(HOURS), [of_project(**{name: None})]) == []
 
 
 def test_an_hour_without_records_is_not_known():
