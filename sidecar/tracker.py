@@ -13,7 +13,6 @@ from types import FrameType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from sidecar.phases import phase_named
-from sidecar.tracking.emissions_data import EmissionsData, TaskEmissionsData
 from sidecar.tracking.options import (
     DECORATOR,
     OFFLINE,
@@ -28,6 +27,7 @@ from sidecar.tracking.options import (
     set_log_level,
 )
 from sidecar.tracking.process import this_process
+from sidecar.tracking.results import EmissionsData, TaskEmissionsData
 from sidecar.tracking.session import Session, Unfailing
 from sidecar.tracking.wrapping import wrapped
 

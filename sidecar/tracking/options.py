@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict
 
-from sidecar.catalogue.lookup import Catalogue
-from sidecar.identity.downward import valid_project_name
 from sidecar.phases import phase_named
-from sidecar.settings import declared_settings
+
+# ruff: noqa: PLC0415 - the tables and the settings are loaded where a parameter asks for them
 
 Verdict = Literal["same", "different", "not offered"]
 
@@ -109,6 +108,8 @@ class Rule:
 
 
 def _project(value: object) -> str:
+    from sidecar.identity.downward import valid_project_name
+
     return valid_project_name(str(value))
 
 
@@ -140,6 +141,8 @@ def _attribution(value: object) -> str:
 
 
 def _country(value: object) -> str:
+    from sidecar.catalogue.lookup import Catalogue
+
     country = Catalogue().country(str(value))
     if country is None:
         near = Catalogue().suggest("country", str(value))
@@ -335,6 +338,10 @@ def plan_of(options: Mapping[str, Any], *, offline: bool = False) -> Plan:
 
 
 def _flags(options: Mapping[str, Any]) -> dict[str, str]:
+    if not options:
+        return {}
+    from sidecar.settings import declared_settings
+
     parsers = {item.name: item.metadata["parse"] for item in declared_settings()}
     flags: dict[str, str] = {}
     for name, rule in RULES.items():

@@ -118,7 +118,7 @@ class OwnRun:
         self._settings = settings
         self._pid = os.getpid()
         self._mark: str | None = None
-        self._last: RunSoFar | None = None
+        self._whole: RunSoFar | None = None  # once it has ended
 
     @classmethod
     def begun(
@@ -165,19 +165,22 @@ class OwnRun:
     def _asked(self, question: Callable[[Agent], RunSoFar]) -> RunSoFar | None:
         if self._pid != os.getpid():
             return None
-        self._last = self._metering.ask(question, ASK_S) or self._last
-        return self._last
+        # Not what it was before: figures of something that is under way would look like none.
+        return self._metering.ask(question, ASK_S) or self._whole
 
     def end(self, reason: str) -> RunSoFar | None:
-        """Write the last window, ship it where that is asked for, and return the whole run."""
+        """Write the last window, ship it where that is asked for, and return the whole run.
+
+        None where that hangs, or failed: what is known then is not the whole.
+        """
         if self._pid != os.getpid():
             return None
         atexit.unregister(self.end)
         if self._mark is not None and os.environ.get(MARK) == self._mark:
             del os.environ[MARK]
         if self._metering.end(reason, patience_s(self._settings), self._waited):
-            self._last = self._agent.run_so_far()
-        return self._last
+            self._whole = self._agent.run_so_far()
+        return self._whole
 
     def _waited(self, wait_s: float) -> bool:
         self._metering.wait(wait_s)

@@ -1,4 +1,7 @@
-"""One tracker at work: start, tasks, results, stop. The classes of `sidecar.tracker` are its face."""
+"""One tracker at work: start, tasks, results, stop. The classes of `sidecar.tracker` are its face.
+
+The engine is loaded by the first that starts, not by who imports a module with decorated functions.
+"""
 
 import logging
 import os
@@ -7,20 +10,18 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from sidecar.agent import RunSoFar
-from sidecar.exporters.summary import Totals
 from sidecar.phases import phase_named
-from sidecar.tracking.emissions_data import (
-    EmissionsData,
-    TaskEmissionsData,
-    emissions_data,
-    task_data,
-)
 from sidecar.tracking.options import Plan
 from sidecar.tracking.process import Share, this_process
-from sidecar.tracking.task_file import write_tasks
+from sidecar.tracking.results import EmissionsData, TaskEmissionsData, task_data
+
+if TYPE_CHECKING:
+    from sidecar.agent import RunSoFar
+    from sidecar.exporters.summary import Totals
+
+# ruff: noqa: PLC0415 - see above
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Unfailing:
 class _Task:
     """A task under way: what came before it, None where that is not known, and the phase that it is."""
 
-    before: Totals | None
+    before: "Totals | None"
     phase: int
 
 
@@ -169,6 +170,8 @@ class Session:
         if run is None or task.before is None:
             _log.warning("the run could not be told: there are no figures of the task %r", name)
             return None
+        from sidecar.tracking.emissions_data import emissions_data
+
         data = emissions_data(run, task.before)
         self._results.add_task(name, data)
         return data
@@ -182,7 +185,9 @@ class Session:
             self._pid, self._lock = os.getpid(), threading.RLock()
         return self._pid == os.getpid()
 
-    def _told(self, share: Share, run: RunSoFar | None) -> EmissionsData | None:
+    def _told(self, share: Share, run: "RunSoFar | None") -> EmissionsData | None:
+        from sidecar.tracking.emissions_data import emissions_data
+
         if run is None or (share.before is None and not share.is_first):
             _log.warning("the run cannot be told now: its figures are in its records, not here")
             return None
@@ -216,6 +221,8 @@ class _Results:
         """Give out what is known by now."""
         if self._tasks and self._plan.keeps_files:
             with Unfailing("writing the file of tasks"):
+                from sidecar.tracking.task_file import write_tasks
+
                 directory = Path(self._plan.flags.get("volume", "."))
                 write_tasks(directory, self._plan.experiment, self._tasks)
         if data is None:

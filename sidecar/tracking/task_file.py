@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sidecar.durable_file import replace_file
 from sidecar.exporters.spreadsheet import safe_cell
-from sidecar.tracking.emissions_data import TaskEmissionsData
+from sidecar.tracking.results import TaskEmissionsData
 
 
 def write_tasks(directory: Path, experiment: str, tasks: Sequence[TaskEmissionsData]) -> None:

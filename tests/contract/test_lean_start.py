@@ -45,6 +45,23 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert loaded.isdisjoint(HEAVY), loaded & HEAVY
 
 
+def test_a_program_that_decorates_and_does_not_call_loads_no_engine() -> None:
+    program = """
+from sidecar import EmissionsTracker, phase, track_emissions
+
+@track_emissions
+def train():
+    pass
+
+tracker = EmissionsTracker()
+loaded = {name for name in sys.modules if name.startswith("sidecar.")}
+assert loaded <= {"sidecar.tracker", "sidecar.phases", "sidecar.tracking"} | {
+    f"sidecar.tracking.{name}" for name in ("options", "process", "results", "session", "wrapping")
+}, loaded
+"""
+    assert loaded_by(f"import sys\n{program}").isdisjoint({"http", "ssl", "psutil", "pynvml"})
+
+
 def test_metering_a_command_and_shipping_its_records_loads_nothing_heavy(tmp_path) -> None:
     shipping = ("--transport", "collector", "--ship-deadline", "1s", "--collector-url")
     nobody = ("http://127.0.0.1:9", "--collector-token-file", __file__)
