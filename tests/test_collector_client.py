@@ -1,6 +1,5 @@
 """Real servers on loopback, well-behaved and not: what comes back, and what never leaves."""
 
-import contextlib
 import gzip
 import logging
 import os
@@ -30,6 +29,7 @@ from sidecar.collector_client import (
 from sidecar.segment import compressed
 from tests.fakes import collector as fake
 from tests.fakes.collector import NODE, TOKEN, Caller, FakeCollector, make_certificate
+from tests.fakes.full_listener import full_listener
 
 LONG_S = 30.0
 """Longer than any of these tests takes; only a failing one waits for it."""
@@ -312,16 +312,8 @@ def test_a_host_that_does_not_answer_is_told(
     token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.collector_client.CONNECT_TIMEOUT_S", SHORT_S)
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(3):  # the queue of the listener is full: the kernel drops what comes
-            queued = stack.enter_context(socket.socket())
-            queued.setblocking(False)
-            queued.connect_ex(listener.getsockname())
-        client = CollectorClient(f"http://127.0.0.1:{listener.getsockname()[1]}", token_file)
-        text = trouble(client)
+    with full_listener() as url:
+        text = trouble(CollectorClient(url, token_file))
     assert "could not be reached within 0.3 s" in text
     assert "NetworkPolicy" in text
 

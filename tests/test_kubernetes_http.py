@@ -1,6 +1,5 @@
 """Real servers on loopback, well-behaved and not, asked as kubelet and the Kubernetes API are."""
 
-import contextlib
 import json
 import logging
 import socket
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from sidecar.kubernetes_http import KubernetesHttp, KubernetesHttpError, missing_rule
 from tests.fakes import collector as fake
 from tests.fakes.collector import FakeCollector, make_certificate
+from tests.fakes.full_listener import full_listener
 from tests.fakes.kubelet import TOKEN, FakeKubelet
 
 LONG_S = 30.0
@@ -299,15 +299,7 @@ def test_a_host_that_does_not_answer_is_told(
     token_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sidecar.kubernetes_http.CONNECT_TIMEOUT_S", SHORT_S)
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(3):  # the queue of the listener is full: the kernel drops what comes
-            queued = stack.enter_context(socket.socket())
-            queued.setblocking(False)
-            queued.connect_ex(listener.getsockname())
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with full_listener() as url:
         error = trouble(KubernetesHttp(url, token_file, token_file))
     assert error.trouble == "unreachable"
     assert "could not be reached within 0.3 s; does a NetworkPolicy block" in str(error)

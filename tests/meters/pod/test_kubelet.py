@@ -18,14 +18,13 @@ from sidecar.kubernetes_http import KubernetesHttp
 from sidecar.meters.pod.kubelet import LAGS_S, RUNS_MAX, ContainerTally, KubeletSource
 from sidecar.meters.pod.kubelet_summary import ContainerStats, moment_of, pod_in_summary
 from sidecar.meters.pod.sampled_counter import Sample
-from sidecar.meters.pod.source import PodSource
 from tests.fakes import collector as fake
 from tests.fakes.collector import make_certificate
 from tests.fakes.kubelet import DATA, SUMMARY_PATH, TOKEN, FakeKubelet
+from tests.meters.pod.told import EPOCH_S, Clock, detail, untold, used_s
 
 UID = "7d5b1f6e-0000-4000-8000-000000000001"
 GOLDEN = (DATA / "kubelet" / "summary.json").read_bytes()
-EPOCH_S = datetime(2026, 11, 22, 11, tzinfo=UTC).timestamp()
 SHORT_S = 0.3
 
 
@@ -55,16 +54,6 @@ def summary(
     return json.dumps({"node": {"nodeName": "n"}, "pods": [pod]}).encode()
 
 
-@dataclass
-class Clock:
-    """The wall clock, in seconds after 11:00."""
-
-    now_s: float = 0.0
-
-    def __call__(self) -> float:
-        return EPOCH_S + self.now_s
-
-
 @pytest.fixture
 def kubelet() -> Iterator[FakeKubelet]:
     with FakeKubelet() as started:
@@ -87,26 +76,6 @@ def clock() -> Clock:
 @pytest.fixture
 def source(kubelet: FakeKubelet, token_file: Path, clock: Clock) -> KubeletSource:
     return KubeletSource(KubernetesHttp(kubelet.url, token_file, token_file), UID, clock=clock)
-
-
-def used_s(source: PodSource) -> float:
-    cpu_s = source.read().cpu_s
-    assert cpu_s is not None, detail(source)
-    return cpu_s
-
-
-def detail(source: PodSource) -> str:
-    (status,) = source.status()
-    assert status.detail.isprintable()
-    assert TOKEN not in status.detail
-    return status.detail
-
-
-def untold(source: PodSource) -> str:
-    reading = source.read()
-    assert (reading.cpu_s, reading.working_set_bytes) == (None, None)
-    assert not source.status()[0].available
-    return detail(source)
 
 
 Serve = Callable[..., float]

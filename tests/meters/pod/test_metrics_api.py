@@ -19,24 +19,14 @@ from sidecar.meters.pod.metrics_api import (
     parse_duration_s,
     parse_pod_metrics,
 )
-from sidecar.meters.pod.source import PodSource
 from tests.fakes import collector as fake
 from tests.fakes.kubelet import DATA, TOKEN, FakeKubelet
+from tests.meters.pod.told import EPOCH_S, Clock, detail, untold, used_s
 
 PATH = "/apis/metrics.k8s.io/v1beta1/namespaces/team-a/pods/train-0"
 GOLDEN = (DATA / "metrics-api" / "pod-metrics.json").read_bytes()
-EPOCH_S = datetime(2026, 11, 22, 11, tzinfo=UTC).timestamp()
 LONG_AFTER_S = LAGS_S[-1]
 SHORT_S = 0.3
-
-
-class Clock:
-    """The wall clock, in seconds after 11:00."""
-
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return EPOCH_S + self.now_s
 
 
 def metrics(
@@ -78,26 +68,6 @@ def http(api: FakeKubelet, tmp_path: Path) -> KubernetesHttp:
 @pytest.fixture
 def source(http: KubernetesHttp, clock: Clock) -> MetricsApiSource:
     return MetricsApiSource(http, "team-a", "train-0", clock=clock)
-
-
-def used_s(source: PodSource) -> float:
-    cpu_s = source.read().cpu_s
-    assert cpu_s is not None, detail(source)
-    return cpu_s
-
-
-def detail(source: PodSource) -> str:
-    (status,) = source.status()
-    assert status.detail.isprintable()
-    assert TOKEN not in status.detail
-    return status.detail
-
-
-def untold(source: PodSource) -> str:
-    reading = source.read()
-    assert (reading.cpu_s, reading.working_set_bytes) == (None, None)
-    assert not source.status()[0].available
-    return detail(source)
 
 
 Serve = Callable[..., float]
