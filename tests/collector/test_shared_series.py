@@ -96,6 +96,17 @@ def test_a_replica_that_died_while_it_asked_holds_up_the_others_for_some_seconds
     assert len(fake.requests) == 1
 
 
+def test_a_sas_that_may_read_create_and_write_is_enough(
+    replica, fake, azurite, container_name, caplog
+):
+    sas = azurite.sas(container_name, permission="rcw")
+    environ = {"EMISSIONS_BLOB_ACCOUNT_URL": azurite.blob_endpoint, "EMISSIONS_BLOB_SAS": sas}
+    for _ in range(2):
+        assert replica(environ=environ).renew("GB") is not None
+    assert len(fake.requests) == 1
+    assert "is not shared" not in caplog.text
+
+
 def _of_no_container(azurite, container_name):
     return {"EMISSIONS_BLOB_CONNECTION_STRING": azurite.connection_string}, f"{container_name}-none"
 
