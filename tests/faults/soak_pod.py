@@ -8,6 +8,7 @@ import functools
 import gc
 import json
 import logging
+import math
 import os
 import random
 import subprocess
@@ -37,7 +38,8 @@ from tests.fakes.known_node import KnownNode, Power
 
 WALL_START_S: Final = 1_800_000_000.0
 PATIENCE_S: Final = 3.0
-"""Of a delivery, in real seconds: the network does not run faster because the clock does."""
+"""Of a delivery, in real seconds, while there are faults: the network does not run faster because the
+clock does. Once all is well a delivery takes as long as it may: the machine may be busy."""
 
 SETTLED_AT: Final = 10
 """The window after which a sidecar is as large as it should stay."""
@@ -109,6 +111,7 @@ class _Life:
         self.began_s = self.safe_s = self.now_s
         self.ends_s: dict[int, float] = {}
         self.footprint: dict[str, int] | None = None
+        self.patience_s = PATIENCE_S
         self._diary = os.open(about.diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.agent = self._agent()
 
@@ -135,7 +138,7 @@ class _Life:
                 meter,
                 Catalogue(),
                 clock=clock,
-                open_transport=lambda: _Brisk(about),
+                open_transport=lambda: _Brisk(about, lambda: self.patience_s),
                 boot_id=about.boot_id,
             )
         )
@@ -173,15 +176,22 @@ class _Life:
             case "step":
                 self.wall_offset_s += arguments[0]
                 self.note(wall_offset_s=self.wall_offset_s)
+            case "be_patient":
+                self.patience_s = math.inf
+            case "state":
+                self.commands.send(self._told())
+            case _:
+                self._break_volume(command)
+        return Wake()
+
+    def _break_volume(self, command: str) -> None:
+        match command:
             case "remove":
                 self._lose(lambda path: path.unlink(missing_ok=True))
             case "cut":
                 self._lose(lambda path: os.truncate(path, path.stat().st_size // 2))
             case "unmount":
                 self._lose(lambda _: _unmounted(self.about.volume), alone=True)
-            case "state":
-                self.commands.send(self._told())
-        return Wake()
 
     def _lose(self, act: Callable[[Path], object], *, alone: bool = False) -> None:
         """Take the open segment away; where `alone`, only while there is no other on the volume."""
@@ -252,14 +262,19 @@ def _unmounted(volume: Path) -> None:
 class _Brisk(CollectorTransport):
     """The real transport, with the patience that suits a real network on loopback."""
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, about: About, patience_s: Callable[[], float]) -> None:
         super().__init__(CollectorClient(about.collector_url, about.token_file))
+        self._patience_s = patience_s
 
     def deliver(self, parcel: Parcel, timeout_s: float) -> Delivery:
-        return super().deliver(parcel, PATIENCE_S)
+        return super().deliver(parcel, self._at_most(timeout_s))
 
     def receipt(self, timeout_s: float) -> str | None:
-        return super().receipt(PATIENCE_S)
+        return super().receipt(self._at_most(timeout_s))
+
+    def _at_most(self, timeout_s: float) -> float:
+        """Of the clock that runs fast the rest of the time is short: at least the usual patience."""
+        return min(max(timeout_s, PATIENCE_S), self._patience_s())
 
 
 class _Told:

@@ -545,6 +545,8 @@ class World(contextlib.AbstractContextManager["World"]):
 
     def _drain(self) -> None:
         """Wait until nothing waits of what was there when all was well, as long as it gets less."""
+        for slot in self.slots:
+            slot.boot.tell("be_patient")
         before = self._closed_segments()
 
         def gets_on() -> bool:
