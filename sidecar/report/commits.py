@@ -26,6 +26,7 @@ COMMIT: Final = re.compile(
 )
 RAW: Final = re.compile(r"(?P<base>(?:.*/)?compacted/)commits/raw-(?P<generation>\d{8})\.json\.gz")
 PARQUET: Final = ".parquet"
+FOREIGN: Final = "Parquet file that is no compacted part"
 
 LAYOUT: Final = 1
 """Version of what commits and parts look like."""
@@ -41,6 +42,11 @@ _DIGEST: Final = re.compile(r"[0-9A-Za-z]{0,128}", re.ASCII)
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _NAME_CHARACTERS_MAX: Final = 1024
 """Of the name of a blob, as Azure has it."""
+
+
+def is_of_compaction(name: str) -> bool:
+    """Tell of a file whether it is where compaction writes."""
+    return f"/{FOLDER}" in f"/{name}"
 
 
 SEVERAL: Final = "_several"

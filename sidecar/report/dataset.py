@@ -181,8 +181,9 @@ class Dataset:
         live = {base: log.live(found) for base, found in listing.commits.items()}
         named = {base + name for base, state in live.items() for name in state.names()}
         named |= {base + name for base, state in live.items() for name in state.replaced}
-        if stray := len(listing.parquet.keys() - named):
-            self.seen.left_out[UNCOMMITTED] += stray
+        for name in listing.parquet.keys() - named:
+            reason = UNCOMMITTED if log.is_of_compaction(name) else log.FOREIGN
+            self.seen.left_out[reason] += 1
 
     def paths_of(self, days: Iterable[CompactedDay]) -> list[Path]:
         """Return the parts of these days on this machine. Raises SourceUnreadable."""

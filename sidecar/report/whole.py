@@ -88,8 +88,9 @@ def _of_parts(listing: Listing, seen: ReadReport) -> Iterator[Entry]:
                     )
                 yield from _of_part(_Part(part, file), seen)
     for name in sorted(listing.parquet.keys() - named):
-        seen.left_out[UNCOMMITTED] += 1
-        yield name, LeftOut(UNCOMMITTED, "no commit names it: it does not count", is_harmless=True)
+        reason = UNCOMMITTED if log.is_of_compaction(name) else log.FOREIGN
+        seen.left_out[reason] += 1
+        yield name, LeftOut(reason, "no commit names it: it does not count", is_harmless=True)
 
 
 def _of_part(part: _Part, seen: ReadReport) -> Iterator[Entry]:

@@ -15,6 +15,7 @@ import pytest
 
 from sidecar.record import to_ndjson
 from sidecar.report import compact as module
+from sidecar.report.commits import FOREIGN
 from sidecar.report.compact import compact
 from sidecar.report.dataset import UNCOMMITTED, Dataset
 from sidecar.report.duckdb_engine import DuckDBEngine
@@ -263,6 +264,17 @@ def test_a_file_that_grew_meanwhile_is_kept(root):
     compact(Growing(DirectoryPlace(root)), TODAY)
     assert path.exists()
     assert computed(root)[2].left_out == {}
+
+
+def test_a_parquet_file_of_somebody_else_is_told_and_stays(root):
+    compacted(root)
+    part = next(root.rglob("part-*.parquet"))
+    mine = root / "records" / "mine.parquet"
+    mine.write_bytes(part.read_bytes())
+    seen = computed(root)[2]
+    assert (seen.left_out[FOREIGN], seen.left_out[UNCOMMITTED]) == (1, 0)
+    compacted(root)
+    assert mine.exists()
 
 
 def test_a_part_without_its_commit_is_told_and_not_counted(root):

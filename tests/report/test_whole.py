@@ -5,6 +5,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
+from sidecar.report.commits import FOREIGN
 from sidecar.report.places import DirectoryPlace
 from sidecar.report.read import ReadReport
 from sidecar.report.source import SourceUnreadable
@@ -109,6 +110,15 @@ def test_a_part_that_is_missing_ends_it(root):
     next((root / "records/v1/compacted/project=_several").rglob("*.parquet")).unlink()
     with pytest.raises(SourceUnreadable, match="named by a commit, and not there"):
         verdict(root)
+
+
+def test_a_parquet_file_of_somebody_else_is_a_notice_of_its_own(root):
+    compacted(root)
+    part = next((root / "records/v1/compacted/project=_several").rglob("*.parquet"))
+    (root / "mine.parquet").write_bytes(part.read_bytes())
+    found, _ = verdict(root)
+    assert found.is_clean
+    assert FOREIGN in kinds(found.notices)
 
 
 def test_a_part_without_a_commit_is_a_notice(root):
