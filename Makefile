@@ -133,6 +133,7 @@ bench: $(DEV) $(KOPF) $(FOOTPRINT) ## Footprint and slow-down; cost of shipping,
 	$(BIN)/python -m bench.rungs
 	$(BIN)/python -m bench.node_meter
 	$(BIN)/python -m bench.tracker
+	$(BIN)/python -m bench.report --records 1e6 1e7
 	$(BIN)/python -m bench.fleet
 
 kopf: $(KOPF) ## Install kopf in an environment of its own: what the webhook is measured beside
