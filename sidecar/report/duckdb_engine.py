@@ -1,17 +1,16 @@
 """DuckDB runs the expressions: embedded, on one machine, in bounded memory."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 import ibis
-import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 from ibis.backends.sql.datatypes import DuckDBType
 
+from sidecar.report.sql import sql_of
 from sidecar.report.staging import quoted_text, read_sql
 
 BATCH_ROWS = 64 * 1024
@@ -53,7 +52,7 @@ class DuckDBEngine:
         """Run an expression and yield its rows, in its order."""
         # A cursor of its own: the caller may run others before it has seen all rows.
         with self.connection.cursor() as cursor:
-            yield from cursor.sql(_sql(table)).to_arrow_reader(BATCH_ROWS)
+            yield from cursor.sql(sql_of(table, "duckdb")).to_arrow_reader(BATCH_ROWS)
 
     def write(self, table: ir.Table, path: Path) -> None:
         """Run an expression and write its rows to a file of Parquet, in its order."""
@@ -69,8 +68,9 @@ class DuckDBEngine:
         self._paths.clear()
 
     def _copy(self, table: ir.Table, path: Path, compression: str) -> None:
+        sql = sql_of(table, "duckdb")
         self.connection.execute(
-            f"COPY ({_sql(table)}) TO {quoted_text(path)} (FORMAT parquet, COMPRESSION {compression})"
+            f"COPY ({sql}) TO {quoted_text(path)} (FORMAT parquet, COMPRESSION {compression})"
         )
 
     def _directory(self) -> Path:
@@ -82,13 +82,3 @@ class DuckDBEngine:
         self.connection.execute(f'CREATE OR REPLACE {kind} "{name}" AS {query}')
         self._made[name] = kind
         return ibis.table(dict(columns), name=name)
-
-
-def _sql(table: ir.Table) -> str:
-    return _compiled(table.op())
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(operation: ops.Relation) -> str:
-    """Return the SQL of an expression; ibis takes longer to write it than DuckDB to run small ones."""
-    return str(ibis.to_sql(operation.to_expr(), dialect="duckdb"))

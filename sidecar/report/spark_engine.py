@@ -4,7 +4,6 @@ It reads the same Parquet, so where it is a cluster the dataset's directory must
 machines see. Given no session, it starts one of this machine.
 """
 
-import functools
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import ibis
-import ibis.expr.operations as ops
 import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from sidecar.report.sql import sql_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -87,7 +87,7 @@ class SparkEngine:
     def stored(self, name: str, table: ir.Table) -> ir.Table:
         """Run an expression and keep what it gives."""
         path = self._path(name)
-        self.session.sql(_sql(table)).write.parquet(path.absolute().as_uri())
+        self.session.sql(sql_of(table, "pyspark")).write.parquet(path.absolute().as_uri())
         columns = {column: str(kind) for column, kind in table.schema().items()}
         return self.scanned(name, [path], columns)
 
@@ -102,12 +102,14 @@ class SparkEngine:
         """Run an expression and yield its rows, in its order."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rows = self.session.sql(_sql(table)).toArrow()
+            rows = self.session.sql(sql_of(table, "pyspark")).toArrow()
         yield from rows.to_batches()
 
     def write(self, table: ir.Table, path: Path) -> None:
         """Run an expression and write its rows into a directory made there, in its order."""
-        self.session.sql(_sql(table)).coalesce(1).write.parquet(path.absolute().as_uri())
+        self.session.sql(sql_of(table, "pyspark")).coalesce(1).write.parquet(
+            path.absolute().as_uri()
+        )
 
     def close(self) -> None:
         """Forget what was made; the session is its owner's."""
@@ -117,16 +119,6 @@ class SparkEngine:
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}-{os.urandom(4).hex()}"
-
-
-def _sql(table: ir.Table) -> str:
-    return _compiled(table.op())
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(operation: ops.Relation) -> str:
-    """Return the SQL of an expression; ibis takes longer to write it than DuckDB to run small ones."""
-    return str(ibis.to_sql(operation.to_expr(), dialect="pyspark"))
 
 
 def _spark_type(kind: str) -> "DataType":
