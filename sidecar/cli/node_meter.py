@@ -182,4 +182,4 @@ def _until(waiter: SignalWaiter, metering: Metering) -> str:
 
 
 def _tell(totals: Totals, agent: Agent) -> None:
-    _log.info("ended: unallocated %s · %s", totals_text(totals), agent.whereabouts)
+    _log.info("ended: unallocated: %s · %s", totals_text(totals), agent.whereabouts)
