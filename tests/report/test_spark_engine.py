@@ -67,6 +67,11 @@ def closed_days(root):
     write(root / "late.ndjson", window(1, MIDNIGHT_S, share=0.9, cluster="c"))
 
 
+def facts(tables):
+    """What is said of each run."""
+    return {tuple(row.keys.values()): known for row, known in tables.runs()}
+
+
 PART_OF_A_DAY = Selection(since=rfc3339(MIDNIGHT_S + 30), until=rfc3339(MIDNIGHT_S + 86_400 * 2))
 
 
@@ -88,3 +93,4 @@ def test_spark_adds_up_what_duckdb_does(session, tmp_path, make, selection):
         wanted = totals(dataset, selection, DuckDBEngine(dataset.connection))
         found = totals(dataset, selection, SparkEngine(session, dataset.directory))
         assert_same_rows(wanted.tables, found.tables, wanted.nodes, found.nodes)
+        assert facts(found.tables) == facts(wanted.tables)
