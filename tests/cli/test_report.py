@@ -218,7 +218,7 @@ def test_closed_days_are_compacted_and_the_report_stays_the_same(tmp_path, capsy
     main(["report", str(volume), "--json"])
     before = json.loads(capsys.readouterr().out)["total"]
     assert main(["report", "compact", str(volume), "--older-than", "0"]) == 0
-    assert "3 records of 1 days" in capsys.readouterr().out
+    assert "3 records of 1 day in 1 part" in capsys.readouterr().out
     main(["report", str(volume), "--json"])
     after = json.loads(capsys.readouterr().out)["total"]
     assert after["energy_kwh"] == pytest.approx(before["energy_kwh"])
