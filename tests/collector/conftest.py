@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.carbon.conftest import clock, fake  # noqa: F401 - fixtures
 from tests.collector.running import RunningCollector
 from tests.fakes import azurite
 from tests.fakes.kubernetes_api import AKS_LABELS, FakeKubernetesApi

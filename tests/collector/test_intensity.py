@@ -22,7 +22,7 @@ from sidecar.collector.shared_series import open_shared_series
 from sidecar.collector_client import CollectorClient
 from sidecar.segment import decompressed
 from sidecar.settings import SettingsError, load_settings
-from tests.carbon.conftest import NOW_S, Clock
+from tests.carbon.conftest import NOW_S
 from tests.collector.running import POD, CollectorProcess, stored_files
 from tests.collector.test_segments import refused
 from tests.e2e.commands import environment, sidecar
@@ -33,17 +33,6 @@ from tests.fakes.kubernetes_api import AKS_LABELS
 CATALOGUE = Catalogue()
 PATIENCE_S = 60
 SOURCE = {"intensity_source": "electricity-maps"}
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def fake(clock):
-    with FakeIntensity(clock) as fake:
-        yield fake
 
 
 @pytest.fixture

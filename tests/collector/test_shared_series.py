@@ -11,24 +11,13 @@ from sidecar.carbon.uk import Uk
 from sidecar.collector import shared_series
 from sidecar.collector.shared_series import open_shared_series
 from sidecar.settings import load_settings
-from tests.carbon.conftest import NOW_S, Clock
-from tests.fakes.intensity import EM_TOKEN, FakeIntensity
+from tests.carbon.conftest import NOW_S
+from tests.fakes.intensity import EM_TOKEN
 
 SOURCE = {"intensity_source": "uk"}
 NAME = "intensity/v1/uk.GB.json"
 
 pytestmark = pytest.mark.needs("azurite")
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def fake(clock):
-    with FakeIntensity(clock) as fake:
-        yield fake
 
 
 @pytest.fixture
